@@ -1,0 +1,87 @@
+//! The one error type of the library.
+//!
+//! A variant is named after what the caller can do about it, and every message says what happened, to which
+//! object, file or row, and what to do next. Credentials and token keys never enter a message.
+
+/// Result with [`Error`] as its default error.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that can go wrong, by what the caller can do about it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The request itself is wrong: change the call or the flags. Nothing was written.
+    #[error("{0}")]
+    Usage(String),
+
+    /// An input cannot be read as what it claims to be: fix or leave out that source. Nothing was committed.
+    #[error("{source_url}: {reason}")]
+    Input {
+        /// Where the input lies (path or URL, without credentials).
+        source_url: String,
+        /// What is wrong with it, and what can be done.
+        reason: String,
+    },
+
+    /// The table's contract (key, schema, policy, format version) forbids what was asked. Nothing was committed.
+    #[error("{0}")]
+    Refused(String),
+
+    /// The store failed: check credentials, network, disk space; running again is safe.
+    #[error("{action} {object}: {source}")]
+    Store {
+        /// What was being done, as a verb in the imperative: `read`, `write`, `list`.
+        action: &'static str,
+        /// The object it was done to.
+        object: String,
+        /// The store's own words.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+
+    /// An object of the table does not hold what it must: nothing is guessed or skipped; see the runbook.
+    #[error("{object} is damaged: {reason}")]
+    Corrupt {
+        /// The object's name within the table.
+        object: String,
+        /// How that was noticed.
+        reason: String,
+    },
+
+    /// The commit was sent but its answer was lost and cannot be read back yet. Running again is safe.
+    #[error("the outcome of version {version} is unknown ({reason}); re-running is safe")]
+    Unknown {
+        /// The version that was proposed.
+        version: u64,
+        /// What kept the answer from being read.
+        reason: String,
+    },
+
+    /// The run was interrupted before its commit: the table is unchanged.
+    #[error("interrupted before the commit; the table is unchanged")]
+    Interrupted,
+
+    /// A rule that this program promises itself does not hold: a bug. Nothing was committed.
+    #[error("internal error (please report it): {0}")]
+    Internal(String),
+}
+
+impl Error {
+    /// An [`Error::Input`] about the source at `url`.
+    pub fn input(url: impl Into<String>, reason: impl std::fmt::Display) -> Self {
+        Self::Input { source_url: url.into(), reason: reason.to_string() }
+    }
+
+    /// An [`Error::Store`] about `object`.
+    pub fn store(
+        action: &'static str,
+        object: impl Into<String>,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self::Store { action, object: object.into(), source: source.into() }
+    }
+
+    /// An [`Error::Corrupt`] about `object`.
+    pub fn corrupt(object: impl Into<String>, reason: impl std::fmt::Display) -> Self {
+        Self::Corrupt { object: object.into(), reason: reason.to_string() }
+    }
+}

@@ -1,0 +1,20 @@
+//! Exactly-once for data lakes, at the last step: the sink.
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs, unreachable_pub, missing_debug_implementations)]
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::todo, clippy::dbg_macro)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods))]
+
+pub mod clock;
+pub mod error;
+pub mod index;
+pub mod ledger;
+pub mod random;
+pub mod schema;
+pub mod sink;
+pub mod source;
+pub mod store;
+pub mod token;
+pub mod verdict;
+
+pub use error::{Error, Result};

@@ -1,0 +1,6 @@
+//! Where rows come from: finding the inputs, opening them, and reading Parquet and NDJSON without traps.
+
+pub mod discover;
+pub mod input;
+pub mod ndjson;
+pub mod parquet;
