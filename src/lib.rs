@@ -9,6 +9,7 @@ pub mod clock;
 pub mod error;
 pub mod index;
 pub mod ledger;
+pub mod policy;
 pub mod random;
 pub mod schema;
 pub mod sink;

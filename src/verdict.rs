@@ -53,15 +53,15 @@ impl Accounting {
         *self.slot(verdict) += rows;
     }
 
-    /// Adds another accounting to this one.
+    /// Adds another accounting to this one. Wraps, since the numbers may come from a hostile manifest.
     pub fn add(&mut self, other: &Self) {
-        self.read += other.read;
-        self.accepted += other.accepted;
-        self.duplicate += other.duplicate;
-        self.replayed += other.replayed;
-        self.conflict += other.conflict;
-        self.late += other.late;
-        self.rejected += other.rejected;
+        self.read = self.read.wrapping_add(other.read);
+        self.accepted = self.accepted.wrapping_add(other.accepted);
+        self.duplicate = self.duplicate.wrapping_add(other.duplicate);
+        self.replayed = self.replayed.wrapping_add(other.replayed);
+        self.conflict = self.conflict.wrapping_add(other.conflict);
+        self.late = self.late.wrapping_add(other.late);
+        self.rejected = self.rejected.wrapping_add(other.rejected);
     }
 
     /// Whether every row read has exactly one verdict.

@@ -1,0 +1,419 @@
+//! One ledger entry: the immutable record of one commit, as JSON.
+//!
+//! An entry is written once under its version's name and never changed. Its `id` is random and new for every
+//! different content, so that a writer recognises its own bytes when it reads a version back; `prev` is the hash of
+//! the entry before, so that an entry is valid at one place of one ledger only.
+
+use arrow_schema::Schema;
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::error::{Error, Result};
+use crate::policy::Policy;
+use crate::token::{Token, TokenSum, hex128};
+use crate::verdict::Accounting;
+
+/// The format version of manifests that this program writes, and the newest it reads.
+pub const FORMAT: u32 = 1;
+
+/// The largest manifest that is read, in bytes: a limit against a hostile or damaged table.
+pub const MAX_MANIFEST: u64 = 1 << 30;
+
+/// A ledger entry.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Format version of this manifest.
+    pub format: u32,
+    /// The version this entry makes.
+    pub version: u64,
+    /// 128 random bits, new for every different content.
+    #[serde(with = "hex128")]
+    pub id: u128,
+    /// XXH3-128 of the bytes of the entry before; zero in version 0.
+    #[serde(with = "hex128")]
+    pub prev: u128,
+    /// When the entry was made, by its writer's clock. Information only.
+    pub time: String,
+    /// The session that made it.
+    pub session: String,
+    /// Who runs that session, for people: host and process.
+    pub writer: String,
+    /// What happened.
+    #[serde(flatten)]
+    pub body: Body,
+}
+
+/// What an entry does to the table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Body {
+    /// The table comes to be. Only in version 0.
+    Create(Create),
+    /// Rows were judged, and the survivors added.
+    Ingest(Box<Ingest>),
+    /// Token runs (or data files) were replaced by fewer that hold the same.
+    Compact(Compact),
+    /// The table's rules change.
+    Policy {
+        /// The new rules.
+        policy: Policy,
+    },
+    /// From here on nothing staged below the floor may become part of the table.
+    Fence {
+        /// The lowest stage that is still welcome.
+        floor: u64,
+    },
+}
+
+/// The first entry of a table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Create {
+    /// The table's identity, as in `table.json`.
+    pub table: String,
+    /// The rules the table starts with.
+    pub policy: Policy,
+}
+
+/// One commit of judged rows.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Ingest {
+    /// The batch this commit makes idempotent, if the run was given one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<Batch>,
+    /// The version of the policy under which the rows were judged.
+    pub policy: u64,
+    /// The table's schema, if this commit gives it or widens it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<SchemaChange>,
+    /// The sources consumed, in input order.
+    pub sources: Vec<SourceUse>,
+    /// Sources that could not be read and were left out on request.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<SkippedSource>,
+    /// The data files added, in row order.
+    pub files: Vec<DataFile>,
+    /// The token runs added; together with `inline` exactly the tokens of the accepted rows.
+    pub runs: Vec<RunRef>,
+    /// Tokens of a very small commit, ascending, 16 big-endian bytes each, in base64.
+    #[serde(default, skip_serializing_if = "InlineTokens::is_empty")]
+    pub inline: InlineTokens,
+    /// Files of rows that were kept out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub quarantine: Vec<QuarantineFile>,
+    /// The row accounting of this commit.
+    pub rows: Accounting,
+    /// Accepted rows without a key, which have no token.
+    #[serde(default)]
+    pub keyless: u64,
+    /// The multiset hash of the tokens this commit adds.
+    pub added: TokenSum,
+    /// The running multiset hash of all accepted tokens, this commit included.
+    pub total: TokenSum,
+}
+
+/// A batch id and what it stood for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Batch {
+    /// The id, as given.
+    pub id: String,
+    /// XXH3-128 over the identities of the batch's sources, in order.
+    #[serde(with = "hex128")]
+    pub digest: u128,
+}
+
+/// A new schema, and the one it was derived from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SchemaChange {
+    /// The version that gave the schema this one widens; 0 if there was none.
+    pub base: u64,
+    /// The whole new schema, as arrow-rs serialises it.
+    pub schema: Schema,
+}
+
+/// A source and what became of its rows.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceUse {
+    /// Path or URL, without credentials.
+    pub url: String,
+    /// Size in bytes, where known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+    /// The store's version tag, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etag: Option<String>,
+    /// Time of last modification as the store tells it, where there is no tag.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modified: Option<String>,
+    /// XXH3-128 of url, size and tag (or time): how the same source is recognised. None for standard input.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "hex128_option")]
+    pub id: Option<u128>,
+    /// The version that consumed this source before, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay_of: Option<u64>,
+    /// What became of its rows.
+    pub rows: Accounting,
+}
+
+/// A source that was left out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SkippedSource {
+    /// Path or URL, without credentials.
+    pub url: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// A live Parquet file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataFile {
+    /// Name within the table.
+    pub name: String,
+    /// Rows in it.
+    pub rows: u64,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Rows in it without a key.
+    #[serde(default)]
+    pub keyless: u64,
+    /// The multiset hash of its tokens.
+    pub tokens: TokenSum,
+    /// Where its rows came from, in row order: index into the entry's sources, and rows.
+    pub origin: Vec<(u32, u64)>,
+    /// Smallest and greatest value of each key column, as text, where the column has an order; null = not known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub key_range: Vec<Option<(String, String)>>,
+}
+
+/// A live token run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunRef {
+    /// Name within the table.
+    pub name: String,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Its smallest token.
+    #[serde(with = "hex128")]
+    pub min: u128,
+    /// Its greatest token.
+    #[serde(with = "hex128")]
+    pub max: u128,
+    /// The multiset hash of its tokens.
+    pub tokens: TokenSum,
+    /// XXH3-64 of the run's footer, which in turn holds the checksums of all its blocks, in hexadecimal.
+    pub check: String,
+}
+
+/// A file of rows that were kept out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuarantineFile {
+    /// Name within the table.
+    pub name: String,
+    /// Rows in it.
+    pub rows: u64,
+    /// Size in bytes.
+    pub bytes: u64,
+}
+
+/// Runs and files replaced by fewer that hold the same.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compact {
+    /// Token runs that are no longer live.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub runs_removed: Vec<String>,
+    /// Versions whose inline tokens are no longer needed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inline_removed: Vec<u64>,
+    /// Token runs that replace them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub runs_added: Vec<RunRef>,
+    /// Data files that are no longer live.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files_removed: Vec<String>,
+    /// Data files that replace them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files_added: Vec<DataFile>,
+}
+
+/// The tokens of a very small commit, ascending.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct InlineTokens(pub Vec<Token>);
+
+impl InlineTokens {
+    /// Up to this many tokens stand in the manifest instead of a run of their own.
+    pub const MAX: usize = 256;
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Entry {
+    /// The bytes of this entry, as they are stored. Stable: the same entry always gives the same bytes.
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        let mut bytes = serde_json::to_vec_pretty(self)
+            .map_err(|e| Error::Internal(format!("version {} cannot be written as JSON: {e}", self.version)))?;
+        bytes.push(b'\n');
+        Ok(bytes)
+    }
+
+    /// Reads an entry. `object` names it in errors. Bytes that are no entry, or of a newer format, stop the reader:
+    /// to guess what they mean would be to break the table's promises.
+    pub fn decode(object: &str, bytes: &[u8]) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Header {
+            format: u32,
+            kind: String,
+        }
+        let header: Header = serde_json::from_slice(bytes).map_err(|e| Error::corrupt(object, e))?;
+        if header.format > FORMAT {
+            return Err(Error::Refused(format!(
+                "{object} has format {}, this program reads up to {FORMAT}: use a newer version of dedupe",
+                header.format
+            )));
+        }
+        const KINDS: [&str; 5] = ["create", "ingest", "compact", "policy", "fence"];
+        if !KINDS.contains(&header.kind.as_str()) {
+            return Err(Error::Refused(format!(
+                "{object} is of kind {:?}, which this program does not know: use a newer version of dedupe",
+                header.kind
+            )));
+        }
+        serde_json::from_slice(bytes).map_err(|e| Error::corrupt(object, e))
+    }
+
+    /// XXH3-128 of an entry's bytes: the `prev` of the entry after.
+    pub fn hash(bytes: &[u8]) -> u128 {
+        xxh3_128(bytes)
+    }
+
+    /// The ingest in this entry, if it is one.
+    pub fn ingest(&self) -> Option<&Ingest> {
+        match &self.body {
+            Body::Ingest(ingest) => Some(ingest),
+            _ => None,
+        }
+    }
+
+    /// The kind, as it stands in the manifest.
+    pub fn kind(&self) -> &'static str {
+        match self.body {
+            Body::Create(_) => "create",
+            Body::Ingest(_) => "ingest",
+            Body::Compact(_) => "compact",
+            Body::Policy { .. } => "policy",
+            Body::Fence { .. } => "fence",
+        }
+    }
+}
+
+impl Serialize for InlineTokens {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        use base64::Engine;
+        let bytes: Vec<u8> = self.0.iter().flat_map(|token| token.0.to_be_bytes()).collect();
+        s.serialize_str(&base64::engine::general_purpose::STANDARD.encode(bytes))
+    }
+}
+
+impl<'de> Deserialize<'de> for InlineTokens {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        use base64::Engine;
+        use serde::de::Error as _;
+        let text = String::deserialize(d)?;
+        let bytes = base64::engine::general_purpose::STANDARD.decode(text).map_err(D::Error::custom)?;
+        let (tokens, rest) = bytes.as_chunks::<16>();
+        if !rest.is_empty() || tokens.len() > Self::MAX {
+            return Err(D::Error::custom("inline tokens are not up to 256 values of 16 bytes"));
+        }
+        let tokens: Vec<Token> = tokens.iter().map(|bytes| Token(u128::from_be_bytes(*bytes))).collect();
+        if !tokens.is_sorted_by(|a, b| a < b) {
+            return Err(D::Error::custom("inline tokens are not ascending"));
+        }
+        Ok(Self(tokens))
+    }
+}
+
+mod hex128_option {
+    use crate::token::hex128;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(value: &Option<u128>, s: S) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => hex128::serialize(value, s),
+            None => s.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u128>, D::Error> {
+        #[derive(Deserialize)]
+        struct Hex(#[serde(with = "hex128")] u128);
+        Ok(Option::<Hex>::deserialize(d)?.map(|hex| hex.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow_schema::{DataType, Field};
+
+    fn entry() -> Entry {
+        let tokens = vec![Token(1), Token(u128::MAX)];
+        Entry {
+            format: FORMAT,
+            version: 3,
+            id: 7,
+            prev: 9,
+            time: "2026-01-01T00:00:00.000Z".into(),
+            session: "ab".repeat(16),
+            writer: "host:1".into(),
+            body: Body::Ingest(Box::new(Ingest {
+                batch: Some(Batch { id: "b".into(), digest: 5 }),
+                schema: Some(SchemaChange {
+                    base: 0,
+                    schema: Schema::new(vec![Field::new("id", DataType::Utf8, true)]),
+                }),
+                sources: vec![SourceUse { url: "a.parquet".into(), id: Some(3), ..Default::default() }],
+                added: TokenSum::of(&tokens),
+                inline: InlineTokens(tokens),
+                ..Default::default()
+            })),
+        }
+    }
+
+    #[test]
+    fn an_entry_reads_back() {
+        let entry = entry();
+        let bytes = entry.encode().unwrap();
+        assert_eq!(Entry::decode("x", &bytes).unwrap(), entry);
+        assert_eq!(Entry::decode("x", &bytes).unwrap().encode().unwrap(), bytes);
+    }
+
+    #[test]
+    fn a_newer_format_or_an_unknown_kind_is_refused_not_ignored() {
+        let text = String::from_utf8(entry().encode().unwrap()).unwrap();
+        let newer = text.replace("\"format\": 1", "\"format\": 2");
+        assert!(matches!(Entry::decode("x", newer.as_bytes()), Err(Error::Refused(_))));
+        let unknown = text.replace("\"kind\": \"ingest\"", "\"kind\": \"rewind\"");
+        assert!(matches!(Entry::decode("x", unknown.as_bytes()), Err(Error::Refused(_))));
+    }
+
+    #[test]
+    fn damaged_bytes_are_corrupt() {
+        let bytes = entry().encode().unwrap();
+        for cut in [0, 1, bytes.len() / 2, bytes.len() - 3] {
+            assert!(matches!(Entry::decode("x", &bytes[..cut]), Err(Error::Corrupt { .. })), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn inline_tokens_must_ascend() {
+        let text = String::from_utf8(entry().encode().unwrap()).unwrap();
+        let mut descending = InlineTokens(vec![Token(2), Token(1)]);
+        let bad = serde_json::to_string(&descending).unwrap();
+        descending.0.reverse();
+        let start = text.find("\"inline\": ").unwrap() + 10;
+        let end = start + text[start..].find(',').unwrap();
+        let text = format!("{}{bad}{}", &text[..start], &text[end..]);
+        assert!(matches!(Entry::decode("x", text.as_bytes()), Err(Error::Corrupt { .. })));
+    }
+}

@@ -1,0 +1,339 @@
+//! The ledger on a store: reading entries in order, and the only compare-and-swap, [`Ledger::propose`].
+//!
+//! The rules it keeps (numbers as in `docs/protocol.md`):
+//! - **R1** an entry for a version is judged against exactly the entries before it;
+//! - **R2** a version is resolved only when somebody occupies it; until then only the same bytes are sent there;
+//! - **R3** no path to a new version skips any check;
+//! - **R4** nothing is deleted, whatever the doubt;
+//! - **R5** "committed" is said only when the store accepted our bytes or our bytes were read back.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use tracing::{debug, warn};
+
+use super::entry::{Body, Create, Entry, FORMAT, MAX_MANIFEST};
+use super::state::{Applied, State, Void};
+use super::table::TableIdentity;
+use super::{checkpoint, name};
+use crate::error::{Error, Result};
+use crate::policy::Policy;
+use crate::store::{Put, Store};
+use crate::{clock, random};
+
+/// How many manifests are fetched at a time while a ledger is replayed.
+const FETCH_AHEAD: usize = 16;
+
+/// `table.json` is small; anything larger is not one.
+const MAX_TABLE: u64 = 1 << 20;
+
+/// How long a writer asks for an answer that was lost before it reports that it is unknown.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// How often the put and its read-back are tried.
+    pub attempts: u32,
+    /// The longest pause after the first try; doubled with each further one.
+    pub first_pause: Duration,
+    /// The longest pause of all.
+    pub longest_pause: Duration,
+}
+
+impl Default for Patience {
+    /// About two minutes in all.
+    fn default() -> Self {
+        Self { attempts: 70, first_pause: Duration::from_millis(20), longest_pause: Duration::from_secs(4) }
+    }
+}
+
+/// Who proposes: goes into every entry.
+#[derive(Debug, Clone)]
+pub struct Proposer {
+    /// The session: 32 hexadecimal digits.
+    pub session: String,
+    /// Host and process, for people.
+    pub writer: String,
+}
+
+/// How a proposal ended. (A lost answer that cannot be read back is [`Error::Unknown`].)
+#[derive(Debug)]
+#[must_use]
+pub enum Proposal {
+    /// The entry stands in the ledger and is valid.
+    Committed,
+    /// Somebody else's entry stands in that version; it was applied. Judge against it and propose again. `None` if
+    /// theirs is void: there is nothing to judge against.
+    Lost(Option<Box<Entry>>),
+    /// The entry breaks a rule and was not sent.
+    Void(Void),
+}
+
+/// A table's ledger, replayed to a version.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    store: Store,
+    identity: TableIdentity,
+    state: State,
+    patience: Patience,
+}
+
+impl Ledger {
+    /// Opens the ledger of the table in `store` and replays it to its tip; `None` if there is no table.
+    pub async fn open(store: Store) -> Result<Option<Self>> {
+        let Some(bytes) = store.get_limited(name::TABLE, MAX_TABLE).await? else {
+            return Ok(None);
+        };
+        let identity = TableIdentity::decode(name::TABLE, &bytes)?;
+        let state = newest_checkpoint(&store, &identity, u64::MAX).await?.unwrap_or_default();
+        let mut ledger = Self { store, identity, state, patience: Patience::default() };
+        ledger.refresh().await?;
+        Ok(Some(ledger))
+    }
+
+    /// Opens the table as it was at `version`.
+    pub async fn open_at(store: Store, version: u64) -> Result<Option<Self>> {
+        let Some(bytes) = store.get_limited(name::TABLE, MAX_TABLE).await? else {
+            return Ok(None);
+        };
+        let identity = TableIdentity::decode(name::TABLE, &bytes)?;
+        let state = newest_checkpoint(&store, &identity, version).await?.unwrap_or_default();
+        let mut ledger = Self { store, identity, state, patience: Patience::default() };
+        while ledger.state.entries <= version {
+            let next = ledger.state.entries;
+            let Some((entry, hash)) = read_entry(&ledger.store, next).await? else {
+                let newest = next.saturating_sub(1);
+                return Err(Error::Refused(format!("version {version} does not exist: the newest is {newest}")));
+            };
+            let _ = ledger.admit(&entry, hash)?;
+        }
+        Ok(Some(ledger))
+    }
+
+    /// Creates a table: writes `table.json` and version 0. If another writer creates it at the same moment, theirs
+    /// stands and is opened; the caller compares what it wanted with [`Ledger::identity`].
+    pub async fn create(store: Store, identity: TableIdentity, policy: Policy, by: &Proposer) -> Result<Self> {
+        let wanted = Bytes::from(identity.encode()?);
+        // A put whose answer was lost is decided by what can be read; the name is free until then.
+        let mut tries = 0;
+        let bytes = loop {
+            let put = store.put_once(name::TABLE, wanted.clone()).await;
+            match (put, store.get_limited(name::TABLE, MAX_TABLE).await) {
+                (_, Ok(Some(bytes))) => break bytes,
+                (_, Ok(None)) if tries < 10 => tries += 1,
+                (_, Err(e)) => return Err(e),
+                (Put::Unknown(e), Ok(None)) => return Err(e),
+                (_, Ok(None)) => {
+                    return Err(Error::Refused(format!(
+                        "{} says that {} exists and that it does not: this store cannot hold a table",
+                        store.location_of(""),
+                        name::TABLE
+                    )));
+                }
+            }
+        };
+        let identity = TableIdentity::decode(name::TABLE, &bytes)?;
+        let state = State::default();
+        let mut ledger = Self { store, identity, state, patience: Patience::default() };
+        ledger.refresh().await?;
+        while ledger.state.entries == 0 {
+            let create = Create { table: ledger.identity.table.clone(), policy: policy.clone() };
+            let entry = ledger.entry(by, Body::Create(create))?;
+            if let Proposal::Void(void) = ledger.propose(&entry).await? {
+                return Err(Error::Internal(format!("version 0 is void: {void}")));
+            }
+        }
+        Ok(ledger)
+    }
+
+    /// The table's identity.
+    pub fn identity(&self) -> &TableIdentity {
+        &self.identity
+    }
+
+    /// What all entries up to the tip add up to.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The version of the tip.
+    pub fn version(&self) -> u64 {
+        self.state.entries.saturating_sub(1)
+    }
+
+    /// The store the table lies in.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Replaces how long lost answers are asked for.
+    pub fn set_patience(&mut self, patience: Patience) {
+        self.patience = patience;
+    }
+
+    /// Applies all entries that were added since. Returns those that are valid.
+    pub async fn refresh(&mut self) -> Result<Vec<Entry>> {
+        let mut news = Vec::new();
+        // Mostly there is nothing new, so the first step looks at one version only.
+        let mut ahead = 1;
+        loop {
+            let first = self.state.entries;
+            let store = &self.store;
+            let fetched: Vec<Option<(Entry, u128)>> = stream::iter(first..first + ahead as u64)
+                .map(|version| read_entry(store, version))
+                .buffered(ahead)
+                .try_collect()
+                .await?;
+            for found in fetched {
+                // The first absent version is the tip: the ledger is contiguous.
+                let Some((entry, hash)) = found else { return Ok(news) };
+                if self.admit(&entry, hash)? == Applied::Valid {
+                    news.push(entry);
+                }
+            }
+            ahead = (ahead * 2).min(FETCH_AHEAD);
+        }
+    }
+
+    /// The entry of `version`, if there is one.
+    pub async fn read(&self, version: u64) -> Result<Option<Entry>> {
+        Ok(read_entry(&self.store, version).await?.map(|(entry, _)| entry))
+    }
+
+    /// An entry that would stand in the next version.
+    pub fn entry(&self, by: &Proposer, body: Body) -> Result<Entry> {
+        Ok(Entry {
+            format: FORMAT,
+            version: self.state.entries,
+            id: random::bits128()?,
+            prev: self.state.tip,
+            time: clock::now_text(),
+            session: by.session.clone(),
+            writer: by.writer.clone(),
+            body,
+        })
+    }
+
+    /// Proposes `entry` for the next version and stays until it is known what stands there.
+    pub async fn propose(&mut self, entry: &Entry) -> Result<Proposal> {
+        if let Err(void) = self.state.check(entry) {
+            return Ok(Proposal::Void(void));
+        }
+        let bytes = Bytes::from(entry.encode()?);
+        let object = name::manifest(entry.version);
+        let mut pause = self.patience.first_pause;
+        let mut trouble = String::new();
+        for attempt in 0..self.patience.attempts {
+            if attempt > 0 {
+                tokio::time::sleep(jitter(pause)?).await;
+                pause = (pause * 2).min(self.patience.longest_pause);
+            }
+            match self.store.put_once(&object, bytes.clone()).await {
+                Put::Landed => {
+                    let _ = self.admit(entry, Entry::hash(&bytes))?;
+                    self.leave_checkpoint().await;
+                    return Ok(Proposal::Committed);
+                }
+                Put::Taken => debug!(version = entry.version, "taken: reading who it was"),
+                Put::Unknown(e) => {
+                    debug!(version = entry.version, error = %e, "no clear answer: reading what stands there");
+                    trouble = e.to_string();
+                }
+            }
+            match self.store.get_limited(&object, MAX_MANIFEST).await {
+                Ok(Some(found)) if found == bytes => {
+                    let _ = self.admit(entry, Entry::hash(&bytes))?;
+                    self.leave_checkpoint().await;
+                    return Ok(Proposal::Committed);
+                }
+                Ok(Some(found)) => {
+                    let rival = Entry::decode(&object, &found)?;
+                    let valid = self.admit(&rival, Entry::hash(&found))? == Applied::Valid;
+                    return Ok(Proposal::Lost(valid.then(|| Box::new(rival))));
+                }
+                // Nobody is there: the same version, the same bytes again.
+                Ok(None) => {}
+                Err(e) => trouble = e.to_string(),
+            }
+        }
+        Err(Error::Unknown { version: entry.version, reason: trouble })
+    }
+
+    fn admit(&mut self, entry: &Entry, hash: u128) -> Result<Applied> {
+        if self.state.entries == 0
+            && let Body::Create(create) = &entry.body
+            && create.table != self.identity.table
+        {
+            return Err(Error::corrupt(
+                name::manifest(0),
+                format!("it belongs to table {}, {} to {}", create.table, name::TABLE, self.identity.table),
+            ));
+        }
+        let applied = self.state.apply(entry, hash);
+        if let Applied::Void(void) = &applied {
+            warn!(version = entry.version, "void entry, without effect: {void}");
+        }
+        Ok(applied)
+    }
+
+    /// Checkpoints save time, nothing depends on them: trouble is told and forgotten.
+    async fn leave_checkpoint(&self) {
+        let version = self.version();
+        if version == 0 || !version.is_multiple_of(checkpoint::INTERVAL) {
+            return;
+        }
+        let written = async {
+            let (name, bytes) = checkpoint::encode(version, &self.state)?;
+            match self.store.put_once(&name, bytes).await {
+                Put::Landed | Put::Taken => Ok(()),
+                Put::Unknown(e) => Err(e),
+            }
+        };
+        if let Err(e) = written.await {
+            warn!("checkpoint {version} could not be written: {e}");
+        }
+    }
+}
+
+/// The newest usable checkpoint up to `version`.
+async fn newest_checkpoint(store: &Store, identity: &TableIdentity, version: u64) -> Result<Option<State>> {
+    let mut names: Vec<String> = match store.list(name::CHECKPOINTS).await {
+        Ok(listed) => listed.into_iter().map(|object| object.name).collect(),
+        Err(e) => {
+            warn!("checkpoints cannot be listed, replaying the whole ledger: {e}");
+            return Ok(None);
+        }
+    };
+    names.retain(|name| checkpoint::version_of(name).is_some_and(|v| v <= version));
+    names.sort_unstable_by_key(|name| std::cmp::Reverse(checkpoint::version_of(name)));
+    for object in names {
+        let read = async {
+            let bytes = store.get_limited(&object, MAX_MANIFEST).await?;
+            let bytes = bytes.ok_or_else(|| Error::corrupt(&object, "it was listed and is absent"))?;
+            let state = checkpoint::decode(&object, &bytes)?;
+            // A checkpoint of another table, or of a history that is not this one, must not be believed.
+            let at = state.version().unwrap_or_default();
+            let tip = store.get_limited(&name::manifest(at), MAX_MANIFEST).await?;
+            let same = state.table == identity.table && tip.is_some_and(|bytes| Entry::hash(&bytes) == state.tip);
+            if same { Ok(state) } else { Err(Error::corrupt(&object, "it does not belong to this ledger")) }
+        };
+        match read.await {
+            Ok(state) => return Ok(Some(state)),
+            Err(e) => warn!("checkpoint passed over: {e}"),
+        }
+    }
+    Ok(None)
+}
+
+async fn read_entry(store: &Store, version: u64) -> Result<Option<(Entry, u128)>> {
+    let object = name::manifest(version);
+    let Some(bytes) = store.get_limited(&object, MAX_MANIFEST).await? else {
+        return Ok(None);
+    };
+    Ok(Some((Entry::decode(&object, &bytes)?, Entry::hash(&bytes))))
+}
+
+/// Full jitter: anything from nothing to the pause, so that writers that collided do not collide again.
+fn jitter(pause: Duration) -> Result<Duration> {
+    let share = (random::bits128()? >> 64) as u64 as f64 / u64::MAX as f64;
+    Ok(pause.mul_f64(share))
+}

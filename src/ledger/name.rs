@@ -1,0 +1,107 @@
+//! Names of objects within a table.
+//!
+//! Staged objects carry the stage at which they were begun: `<stage:020>-<session>-<n>.<extension>`. A name is
+//! never used twice, and vacuum can judge any of them by its name alone, without a clock.
+
+use std::fmt;
+
+/// The folder of everything that is not data. Readers of the field skip names with a leading underscore.
+pub const HOME: &str = "_dedupe";
+/// The object that holds the table's identity.
+pub const TABLE: &str = "_dedupe/table.json";
+/// The folder of ledger entries.
+pub const LEDGER: &str = "_dedupe/ledger";
+/// The folder of checkpoints.
+pub const CHECKPOINTS: &str = "_dedupe/checkpoint";
+/// The folder of token runs.
+pub const TOKENS: &str = "_dedupe/tokens";
+/// The folder of rows that were kept out.
+pub const QUARANTINE: &str = "_dedupe/quarantine";
+/// The folder of the leases of live writers.
+pub const SESSIONS: &str = "_dedupe/session";
+/// The folder of the deduplicated rows.
+pub const DATA: &str = "data";
+
+/// The name of the manifest of `version`.
+pub fn manifest(version: u64) -> String {
+    format!("{LEDGER}/{version:020}.json")
+}
+
+/// The version whose manifest is called `name`, if it is the name of a manifest.
+pub fn manifest_version(name: &str) -> Option<u64> {
+    let digits = name.strip_prefix(LEDGER)?.strip_prefix('/')?.strip_suffix(".json")?;
+    twenty_digits(digits)
+}
+
+/// The last part of a staged object's name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StagedName {
+    /// How many ledger entries the writer had seen when it began the object.
+    pub stage: u64,
+    /// The writer's session: 32 lower-case hexadecimal digits.
+    pub session: String,
+    /// Counts the objects of a session.
+    pub number: u64,
+    /// `parquet`, `run`, `ndjson`.
+    pub extension: String,
+}
+
+impl StagedName {
+    /// Reads the staged name at the end of an object name, whatever folder it lies in.
+    pub fn parse(object: &str) -> Option<Self> {
+        let last = object.rsplit('/').next()?;
+        let (stem, extension) = last.split_once('.')?;
+        let mut parts = stem.split('-');
+        let (stage, session, number) = (parts.next()?, parts.next()?, parts.next()?);
+        let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        if parts.next().is_some() || session.len() != 32 || !session.bytes().all(hex) || extension.is_empty() {
+            return None;
+        }
+        if number.is_empty() || !number.bytes().all(|b| b.is_ascii_digit()) {
+            return None;
+        }
+        Some(Self {
+            stage: twenty_digits(stage)?,
+            session: session.to_owned(),
+            number: number.parse().ok()?,
+            extension: extension.to_owned(),
+        })
+    }
+}
+
+impl fmt::Display for StagedName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:020}-{}-{}.{}", self.stage, self.session, self.number, self.extension)
+    }
+}
+
+fn twenty_digits(text: &str) -> Option<u64> {
+    (text.len() == 20 && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.parse().ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_staged_name_reads_back() {
+        let name = StagedName { stage: 42, session: "0f".repeat(16), number: 7, extension: "parquet".into() };
+        let text = format!("data/country=DE/{name}");
+        assert_eq!(StagedName::parse(&text), Some(name));
+    }
+
+    #[test]
+    fn foreign_names_are_not_staged_names() {
+        for name in ["", "data/part-0.parquet", "data/1-2-3.parquet", "00000000000000000042.json", "data/.parquet"] {
+            assert_eq!(StagedName::parse(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_manifest_name_reads_back() {
+        assert_eq!(manifest(42), "_dedupe/ledger/00000000000000000042.json");
+        assert_eq!(manifest_version(&manifest(u64::MAX)), Some(u64::MAX));
+        assert_eq!(manifest_version("_dedupe/ledger/42.json"), None);
+        assert_eq!(manifest_version("_dedupe/ledger/0000000000000000004x.json"), None);
+    }
+}

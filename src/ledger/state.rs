@@ -1,0 +1,369 @@
+//! What the ledger's entries up to a version add up to.
+//!
+//! [`State::apply`] is the one judge of validity, run by every reader and writer, and by the model checker. It is
+//! pure: no I/O, no clock, no randomness. An entry that breaks a rule is *void*: it occupies its version and has no
+//! effect, so that a zombie or a faulty writer can neither corrupt a table nor wedge it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use arrow_schema::Schema;
+use serde::{Deserialize, Serialize};
+
+use super::entry::{Body, Compact, DataFile, Entry, Ingest, InlineTokens, QuarantineFile, RunRef};
+use super::name::StagedName;
+use crate::policy::Policy;
+use crate::token::{TokenSum, hex128};
+use crate::verdict::Accounting;
+
+/// The folded ledger up to a version.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct State {
+    /// How many entries were applied, void ones included: the next version.
+    pub entries: u64,
+    /// Hash of the last entry's bytes: the next entry's `prev`.
+    #[serde(with = "hex128")]
+    pub tip: u128,
+    /// The table's identity; empty before version 0.
+    pub table: String,
+    /// The schema, once the first rows gave one.
+    pub schema: Option<Schema>,
+    /// The version that gave the schema; 0 if none did.
+    pub schema_version: u64,
+    /// The rules.
+    pub policy: Policy,
+    /// The version that gave the rules.
+    pub policy_version: u64,
+    /// Nothing staged below this may become live any more.
+    pub floor: u64,
+    /// Live data files by name.
+    pub files: BTreeMap<String, Live<DataFile>>,
+    /// Live token runs by name.
+    pub runs: BTreeMap<String, Live<RunRef>>,
+    /// Live inline tokens by the version that holds them.
+    pub inline: BTreeMap<u64, InlineTokens>,
+    /// Files of rows kept out, by name, with the version that named them.
+    pub quarantine: BTreeMap<String, Live<QuarantineFile>>,
+    /// Consumed sources by identity.
+    #[serde(with = "sources")]
+    pub sources: BTreeMap<u128, SourceSeen>,
+    /// Committed batches by id.
+    pub batches: BTreeMap<String, BatchSeen>,
+    /// The multiset hash of all accepted tokens.
+    pub total: TokenSum,
+    /// Accepted rows without a key.
+    pub keyless: u64,
+    /// The sum of all row accountings.
+    pub rows: Accounting,
+    /// The last version that added rows or judged any, and its time.
+    pub last_ingest: Option<(u64, String)>,
+}
+
+/// A live object and the version that made it live.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Live<T> {
+    /// The version that named it first.
+    pub since: u64,
+    /// What the manifest says of it.
+    #[serde(flatten)]
+    pub item: T,
+}
+
+/// What is remembered of a consumed source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceSeen {
+    /// The version that consumed it.
+    pub version: u64,
+    /// Rows it held.
+    pub rows: u64,
+}
+
+/// What is remembered of a committed batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchSeen {
+    /// The version that committed it.
+    pub version: u64,
+    /// What it stood for, see [`super::entry::Batch::digest`].
+    #[serde(with = "hex128")]
+    pub digest: u128,
+}
+
+/// What an entry did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub enum Applied {
+    /// It is part of the table's history and had its effect.
+    Valid,
+    /// It occupies its version and has no effect.
+    Void(Void),
+}
+
+/// Why an entry is void: the rule it breaks.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Void {
+    /// The entry was made for another place of the ledger.
+    #[error("it was made for version {made_for} after another entry")]
+    Misplaced {
+        /// The version it names.
+        made_for: u64,
+    },
+    /// Only version 0 creates, and version 0 only creates.
+    #[error("only version 0 creates a table, and it does nothing else")]
+    NotTheBeginning,
+    /// An object was staged below the floor, or has no staged name.
+    #[error("{0} was staged below the floor and may be gone")]
+    BelowFloor(String),
+    /// An object is named that is live already.
+    #[error("{0} is part of the table already")]
+    NamedTwice(String),
+    /// A compaction replaces what is not live.
+    #[error("{0} is no longer live")]
+    NotLive(String),
+    /// The batch was committed before.
+    #[error("batch {0:?} was committed before")]
+    BatchCommitted(String),
+    /// A source was consumed before.
+    #[error("source {0} was consumed before")]
+    SourceCommitted(String),
+    /// The rows were judged under other rules.
+    #[error("the policy has changed since the rows were judged")]
+    PolicyChanged,
+    /// The schema was derived from one that is not the table's.
+    #[error("the schema has changed since the rows were read")]
+    SchemaChanged,
+    /// The sums in the entry contradict each other or the entries before.
+    #[error("its sums do not add up: {0}")]
+    Sums(&'static str),
+    /// The floor may only rise, and not above what exists.
+    #[error("the floor {0} is below the present one or above the next version")]
+    Floor(u64),
+}
+
+impl State {
+    /// The version this state stands for; `None` before version 0.
+    pub fn version(&self) -> Option<u64> {
+        self.entries.checked_sub(1)
+    }
+
+    /// Applies the entry that stands in the next version; `hash` is that of its bytes. Void entries count as
+    /// entries and change nothing else.
+    pub fn apply(&mut self, entry: &Entry, hash: u128) -> Applied {
+        let verdict = self.check(entry);
+        if verdict.is_ok() {
+            self.fold(entry);
+        }
+        self.entries += 1;
+        self.tip = hash;
+        match verdict {
+            Ok(()) => Applied::Valid,
+            Err(void) => Applied::Void(void),
+        }
+    }
+
+    /// Whether `entry` would be valid as the next version: every rule there is.
+    pub fn check(&self, entry: &Entry) -> Result<(), Void> {
+        if entry.version != self.entries || entry.prev != self.tip {
+            return Err(Void::Misplaced { made_for: entry.version });
+        }
+        if matches!(entry.body, Body::Create(_)) != (self.entries == 0) {
+            return Err(Void::NotTheBeginning);
+        }
+        if self.entries > 0 && self.table.is_empty() {
+            return Err(Void::NotTheBeginning);
+        }
+        match &entry.body {
+            Body::Create(_) | Body::Policy { .. } => Ok(()),
+            Body::Fence { floor } if *floor < self.floor || *floor > entry.version => Err(Void::Floor(*floor)),
+            Body::Fence { .. } => Ok(()),
+            Body::Compact(compact) => self.check_compact(compact),
+            Body::Ingest(ingest) => self.check_ingest(ingest),
+        }
+    }
+
+    /// All tokens that stand inline in manifests.
+    pub fn inline_count(&self) -> usize {
+        self.inline.values().map(|tokens| tokens.0.len()).sum()
+    }
+
+    fn check_ingest(&self, ingest: &Ingest) -> Result<(), Void> {
+        if ingest.policy != self.policy_version {
+            return Err(Void::PolicyChanged);
+        }
+        match &ingest.schema {
+            Some(change) if change.base != self.schema_version => return Err(Void::SchemaChanged),
+            None if self.schema.is_none() && !ingest.files.is_empty() => return Err(Void::SchemaChanged),
+            _ => {}
+        }
+        if let Some(batch) = &ingest.batch
+            && self.batches.contains_key(&batch.id)
+        {
+            return Err(Void::BatchCommitted(batch.id.clone()));
+        }
+        for source in ingest.sources.iter().filter(|source| source.replay_of.is_none()) {
+            if source.id.is_some_and(|id| self.sources.contains_key(&id)) {
+                return Err(Void::SourceCommitted(source.url.clone()));
+            }
+        }
+        let names = (ingest.files.iter().map(|f| &f.name))
+            .chain(ingest.runs.iter().map(|r| &r.name))
+            .chain(ingest.quarantine.iter().map(|q| &q.name));
+        self.check_new_names(names)?;
+        self.check_sums(ingest)
+    }
+
+    fn check_sums(&self, ingest: &Ingest) -> Result<(), Void> {
+        if !ingest.rows.is_conserved() {
+            return Err(Void::Sums("rows read are not the sum of their verdicts"));
+        }
+        let mut of_sources = Accounting::default();
+        ingest.sources.iter().for_each(|source| of_sources.add(&source.rows));
+        if of_sources != ingest.rows {
+            return Err(Void::Sums("rows are not the sum of the sources' rows"));
+        }
+        let rows = sum(ingest.files.iter().map(|f| f.rows));
+        if rows != ingest.rows.accepted {
+            return Err(Void::Sums("accepted rows are not the rows of the data files"));
+        }
+        let keyless = sum(ingest.files.iter().map(|f| f.keyless));
+        let of_files = ingest.files.iter().fold(TokenSum::default(), |sum, f| sum.plus(f.tokens));
+        let of_runs = (ingest.runs.iter().map(|r| r.tokens)).fold(TokenSum::of(&ingest.inline.0), TokenSum::plus);
+        if keyless != ingest.keyless || rows != of_files.count.wrapping_add(keyless) || of_files != ingest.added {
+            return Err(Void::Sums("the data files' tokens are not the tokens added"));
+        }
+        if of_runs != ingest.added {
+            return Err(Void::Sums("the token runs are not the tokens added"));
+        }
+        if self.total.plus(ingest.added) != ingest.total {
+            return Err(Void::Sums("the running sum of tokens does not follow from the version before"));
+        }
+        Ok(())
+    }
+
+    fn check_compact(&self, compact: &Compact) -> Result<(), Void> {
+        let mut tokens = TokenSum::default();
+        let mut seen = BTreeSet::new();
+        for name in &compact.runs_removed {
+            let run = self.runs.get(name).filter(|_| seen.insert(name));
+            tokens = tokens.plus(run.ok_or_else(|| Void::NotLive(name.clone()))?.item.tokens);
+        }
+        let mut versions = BTreeSet::new();
+        for version in &compact.inline_removed {
+            let inline = self.inline.get(version).filter(|_| versions.insert(version));
+            let inline = inline.ok_or_else(|| Void::NotLive(format!("the inline tokens of version {version}")))?;
+            tokens = tokens.plus(TokenSum::of(&inline.0));
+        }
+        let mut data = (0, 0, TokenSum::default());
+        let plus = |sum: (u64, u64, TokenSum), file: &DataFile| {
+            (sum.0.wrapping_add(file.rows), sum.1.wrapping_add(file.keyless), sum.2.plus(file.tokens))
+        };
+        for name in &compact.files_removed {
+            let file = self.files.get(name).filter(|_| seen.insert(name));
+            let file = &file.ok_or_else(|| Void::NotLive(name.clone()))?.item;
+            data = plus(data, file);
+        }
+        let names = compact.runs_added.iter().map(|r| &r.name).chain(compact.files_added.iter().map(|f| &f.name));
+        self.check_new_names(names)?;
+        if tokens != compact.runs_added.iter().fold(TokenSum::default(), |sum, r| sum.plus(r.tokens)) {
+            return Err(Void::Sums("the new runs do not hold the tokens of the old"));
+        }
+        let added = compact.files_added.iter().fold((0, 0, TokenSum::default()), plus);
+        if data != added {
+            return Err(Void::Sums("the new data files do not hold the rows of the old"));
+        }
+        Ok(())
+    }
+
+    fn check_new_names<'a>(&self, names: impl Iterator<Item = &'a String>) -> Result<(), Void> {
+        let mut new = BTreeSet::new();
+        for name in names {
+            if !StagedName::parse(name).is_some_and(|staged| staged.stage >= self.floor) {
+                return Err(Void::BelowFloor(name.clone()));
+            }
+            let known = self.files.contains_key(name)
+                || self.runs.contains_key(name)
+                || self.quarantine.contains_key(name);
+            if known || !new.insert(name) {
+                return Err(Void::NamedTwice(name.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    fn fold(&mut self, entry: &Entry) {
+        let since = entry.version;
+        match &entry.body {
+            Body::Create(create) => {
+                self.table.clone_from(&create.table);
+                self.policy = create.policy.clone();
+            }
+            Body::Policy { policy } => {
+                self.policy = policy.clone();
+                self.policy_version = since;
+            }
+            Body::Fence { floor } => self.floor = *floor,
+            Body::Compact(compact) => self.fold_compact(since, compact),
+            Body::Ingest(ingest) => {
+                self.fold_ingest(since, ingest);
+                self.last_ingest = Some((since, entry.time.clone()));
+            }
+        }
+    }
+
+    fn fold_ingest(&mut self, since: u64, ingest: &Ingest) {
+        if let Some(change) = &ingest.schema {
+            self.schema = Some(change.schema.clone());
+            self.schema_version = since;
+        }
+        if let Some(batch) = &ingest.batch {
+            self.batches.insert(batch.id.clone(), BatchSeen { version: since, digest: batch.digest });
+        }
+        for source in ingest.sources.iter().filter(|source| source.replay_of.is_none()) {
+            if let Some(id) = source.id {
+                self.sources.insert(id, SourceSeen { version: since, rows: source.rows.read });
+            }
+        }
+        let live = |file: &DataFile| (file.name.clone(), Live { since, item: file.clone() });
+        self.files.extend(ingest.files.iter().map(live));
+        self.runs.extend(ingest.runs.iter().map(|run| (run.name.clone(), Live { since, item: run.clone() })));
+        if !ingest.inline.is_empty() {
+            self.inline.insert(since, ingest.inline.clone());
+        }
+        self.quarantine
+            .extend(ingest.quarantine.iter().map(|file| (file.name.clone(), Live { since, item: file.clone() })));
+        self.total = ingest.total;
+        self.keyless = self.keyless.wrapping_add(ingest.keyless);
+        self.rows.add(&ingest.rows);
+    }
+
+    fn fold_compact(&mut self, since: u64, compact: &Compact) {
+        compact.runs_removed.iter().for_each(|name| drop(self.runs.remove(name)));
+        compact.inline_removed.iter().for_each(|version| drop(self.inline.remove(version)));
+        compact.files_removed.iter().for_each(|name| drop(self.files.remove(name)));
+        self.runs.extend(compact.runs_added.iter().map(|run| (run.name.clone(), Live { since, item: run.clone() })));
+        let live = |file: &DataFile| (file.name.clone(), Live { since, item: file.clone() });
+        self.files.extend(compact.files_added.iter().map(live));
+    }
+}
+
+/// Sums that come from a manifest must not be able to overflow into a panic.
+fn sum(numbers: impl Iterator<Item = u64>) -> u64 {
+    numbers.fold(0, u64::wrapping_add)
+}
+
+/// JSON has no 128-bit keys: the sources stand as a list.
+mod sources {
+    use super::{BTreeMap, SourceSeen};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    struct Row(#[serde(with = "crate::token::hex128")] u128, u64, u64);
+
+    pub(super) fn serialize<S: Serializer>(map: &BTreeMap<u128, SourceSeen>, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_seq(map.iter().map(|(id, seen)| Row(*id, seen.version, seen.rows)))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<BTreeMap<u128, SourceSeen>, D::Error> {
+        let rows = Vec::<Row>::deserialize(d)?;
+        Ok(rows.into_iter().map(|Row(id, version, rows)| (id, SourceSeen { version, rows })).collect())
+    }
+}
