@@ -8,7 +8,6 @@
 
 mod commit;
 mod judge;
-mod names;
 mod quarantine;
 mod rebase;
 mod stage;
@@ -25,6 +24,7 @@ use arrow_schema::{Schema, SchemaRef};
 use crate::error::{Error, Result};
 use crate::ledger::entry::{Batch, SkippedSource, SourceUse};
 use crate::ledger::log::Proposer;
+use crate::ledger::name::Namer;
 use crate::ledger::{Ledger, TableIdentity};
 use crate::policy::{NullKey, Policy};
 use crate::random;
@@ -34,7 +34,6 @@ use crate::store::Store;
 use crate::token::Tokens;
 use crate::verdict::Verdict;
 use crate::workers::Workers;
-use names::Namer;
 use quarantine::QuarantineWriter;
 use stage::Stager;
 

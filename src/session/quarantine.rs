@@ -8,10 +8,9 @@ use base64::Engine;
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::names::Namer;
 use crate::error::{Error, Result};
 use crate::ledger::entry::QuarantineFile;
-use crate::ledger::name;
+use crate::ledger::name::{self, Namer};
 use crate::store::{Store, Upload};
 
 /// How much is gathered before it is written.
