@@ -84,9 +84,11 @@ impl Secrets {
         if missing_bucket(text) {
             return Some("The bucket does not exist: check its name, or create it first".into());
         }
+        // Some calls keep no class for a refusal, and missing credentials show as a silent metadata service.
+        const SIGNS: [&str; 4] =
+            ["403 Forbidden", "401 Unauthorized", "169.254.", "metadata.google.internal"];
         if matches!(error, StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. })
-            || text.contains("169.254.")
-            || text.contains("metadata.google.internal")
+            || SIGNS.iter().any(|sign| text.contains(sign))
         {
             return Some(format!("Check the credentials ({}) and what they may do here", self.advice));
         }

@@ -81,7 +81,7 @@ impl Remote {
     }
 
     pub(super) async fn get_range(&self, name: &str, range: Range<u64>, etag: Option<&str>) -> Result<Bytes> {
-        if range.is_empty() {
+        if range_length(name, &range, u64::MAX)? == 0 {
             return Ok(Bytes::new());
         }
         let options = GetOptions {
@@ -93,10 +93,12 @@ impl Remote {
         let result = result.map_err(|e| self.failed("read", name, e))?;
         let length = range_length(name, &range, result.meta.size)?;
         let bytes = result.bytes().await.map_err(|e| self.failed("read", name, e))?;
-        self.expect_length(name, &bytes, length)
+        self.expect_length(name, bytes, length)
     }
 
     pub(super) async fn get_ranges(&self, name: &str, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        let lengths = ranges.iter().map(|range| range_length(name, range, u64::MAX));
+        let lengths: Vec<usize> = lengths.collect::<Result<_>>()?;
         // Empty ranges are errors to the client library; here they are empty answers.
         let asked: Vec<Range<u64>> = ranges.iter().filter(|range| !range.is_empty()).cloned().collect();
         if asked.is_empty() {
@@ -105,13 +107,9 @@ impl Remote {
         let got = self.ordinary.get_ranges(&self.path(name)?, &asked).await;
         let mut got = got.map_err(|e| self.failed("read", name, e))?.into_iter();
         let mut answer = Vec::with_capacity(ranges.len());
-        for range in ranges {
-            if range.is_empty() {
-                answer.push(Bytes::new());
-                continue;
-            }
-            let length = range_length(name, range, u64::MAX)?;
-            answer.push(self.expect_length(name, &got.next().unwrap_or_default(), length)?);
+        for length in lengths {
+            let bytes = if length == 0 { Bytes::new() } else { got.next().unwrap_or_default() };
+            answer.push(self.expect_length(name, bytes, length)?);
         }
         Ok(answer)
     }
@@ -176,9 +174,9 @@ impl Remote {
         key.strip_prefix(&self.prefix)?.strip_prefix('/').map(str::to_owned)
     }
 
-    fn expect_length(&self, name: &str, bytes: &Bytes, length: usize) -> Result<Bytes> {
+    fn expect_length(&self, name: &str, bytes: Bytes, length: usize) -> Result<Bytes> {
         if bytes.len() == length {
-            return Ok(bytes.clone());
+            return Ok(bytes);
         }
         Err(Error::corrupt(name, format!("{length} bytes were expected, and {} arrived", bytes.len())))
     }
