@@ -1,0 +1,5 @@
+//! Keeping a table in good order: compacting its index, verifying it, explaining it.
+//!
+//! Nothing here has a private path to storage: what changes a table is a ledger entry like any other.
+
+pub mod compact;
