@@ -160,8 +160,9 @@ pub(super) fn close(out: &mut Vec<u8>, opened: usize, count: usize) {
     }
 }
 
+/// A length in its one-byte form, if it has one.
 #[inline]
-fn short(length: usize) -> Option<u8> {
+pub(super) fn short(length: usize) -> Option<u8> {
     u8::try_from(length).ok().filter(|length| *length != LONG)
 }
 

@@ -3,7 +3,7 @@
 //! Promise: for one table key the same bytes give the same token on every machine, for ever. Without the key nobody can
 //! prepare two keys that collide under SipHash; XXH3 is faster and gives no such promise.
 
-use super::Token;
+use super::{Token, sip::Sip};
 use crate::{error::Result, random};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use siphasher::sip128::SipHasher24;
@@ -83,7 +83,7 @@ impl<'de> Deserialize<'de> for TokenKey {
 /// A hash with its key, ready for use.
 #[derive(Clone)]
 pub(super) enum Hasher {
-    Sip(SipHasher24),
+    Sip(SipHasher24, Sip),
     Xxh3(Box<[u8; 192]>),
 }
 
@@ -91,7 +91,7 @@ impl Hasher {
     pub(super) fn new(hash: TokenHash, key: &TokenKey) -> Self {
         let sip = SipHasher24::new_with_key(&key.0);
         match hash {
-            TokenHash::SipHash24 => Self::Sip(sip),
+            TokenHash::SipHash24 => Self::Sip(sip, Sip::new(&sip)),
             TokenHash::Xxh3 => Self::Xxh3(Box::new(secret(&sip))),
         }
     }
@@ -99,8 +99,17 @@ impl Hasher {
     #[inline]
     pub(super) fn token(&self, bytes: &[u8]) -> Token {
         match self {
-            Self::Sip(sip) => Token(sip.hash(bytes).into()),
+            Self::Sip(sip, _) => Token(sip.hash(bytes).into()),
             Self::Xxh3(secret) => Token(xxh3_128_with_secret(bytes, secret.as_slice())),
+        }
+    }
+
+    /// The hash that takes a value without a buffer, where there is one.
+    #[inline]
+    pub(super) fn direct(&self) -> Option<Sip> {
+        match self {
+            Self::Sip(_, sip) => Some(*sip),
+            Self::Xxh3(_) => None,
         }
     }
 }
@@ -108,7 +117,7 @@ impl Hasher {
 impl fmt::Debug for Hasher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Sip(_) => "Sip(…)",
+            Self::Sip(..) => "Sip(…)",
             Self::Xxh3(_) => "Xxh3(…)",
         })
     }

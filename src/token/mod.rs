@@ -16,6 +16,7 @@ mod kind;
 mod layout;
 #[cfg(test)]
 mod properties;
+mod sip;
 mod text;
 
 pub use hash::{TokenHash, TokenKey};
