@@ -1,0 +1,212 @@
+//! Chunks of rows with their tokens, prepared ahead of their judgement and handed over in input order.
+//!
+//! One task walks through the sources in order and starts the work on each chunk; a bounded channel holds the
+//! results to come. So reading, decoding and hashing overlap with everything behind them, a fixed number of chunks
+//! is in memory at a time, and no timing can change the order.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::array::BooleanBufferBuilder;
+use arrow_schema::{Schema, SchemaRef};
+use futures::FutureExt;
+use tokio::sync::mpsc;
+
+use super::plan::Planned;
+use crate::error::{Error, Result};
+use crate::source::input::Input;
+use crate::source::ndjson::{BLOCK_BYTES, Block, Decoded, Decoder, Lines};
+use crate::source::parquet::ParquetFile;
+use crate::source::{Format, SourceFile};
+use crate::store::compute;
+use crate::token::{BoundKey, TokenSpec, Tokens};
+use crate::workers::{Started, Workers};
+
+/// Rows of one Parquet chunk at most: what a larger row group is cut into.
+const PIECE_ROWS: usize = 1 << 20;
+
+/// Rows of key columns decoded at a time.
+const KEY_BATCH: usize = 8192;
+
+/// One chunk, ready to be judged.
+pub(super) enum Prepared {
+    /// Rows of a row group, from `first` on; the last piece of the group if `last`.
+    RowGroup { file: Arc<ParquetFile<Input>>, index: usize, tokens: Tokens, last: bool },
+    /// Lines of text.
+    Block { block: Arc<Block>, decoded: Decoded, tokens: Tokens, contract: SchemaRef },
+    /// The source has ended, unchanged since it was opened.
+    End,
+}
+
+/// The schema that text is decoded to: grows while a run goes on.
+#[derive(Debug, Clone)]
+pub(super) struct Contract(Arc<Mutex<SchemaRef>>);
+
+impl Contract {
+    pub(super) fn new(schema: SchemaRef) -> Self {
+        Self(Arc::new(Mutex::new(schema)))
+    }
+
+    pub(super) fn get(&self) -> SchemaRef {
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn set(&self, schema: SchemaRef) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = schema;
+    }
+}
+
+/// What every chunk is prepared with.
+#[derive(Debug, Clone)]
+pub(super) struct Recipe {
+    pub(super) spec: Arc<TokenSpec>,
+    pub(super) contract: Contract,
+    pub(super) workers: Workers,
+    pub(super) max_line: usize,
+    pub(super) block_bytes: usize,
+}
+
+/// The chunks to come: the number of the source, and the chunk.
+pub(super) type Chunks = mpsc::Receiver<(usize, Started<Prepared>)>;
+
+/// Starts to prepare the chunks of `sources`. Ends when all are done, when one fails, or when nobody listens.
+pub(super) fn start(sources: Arc<Vec<Planned>>, recipe: Recipe) -> Chunks {
+    let (sender, receiver) = mpsc::channel(recipe.workers.count().max(1));
+    let feed = async move {
+        for (number, planned) in sources.iter().enumerate() {
+            let Planned::Read { file, .. } = planned else { continue };
+            let feeder = Feeder { number, file: file.clone(), recipe: &recipe, sender: &sender };
+            if let Err(error) = feeder.feed().await {
+                let _ = sender.send((number, async move { Err(error) }.boxed())).await;
+                return;
+            }
+        }
+    };
+    tokio::spawn(feed);
+    receiver
+}
+
+struct Feeder<'a> {
+    number: usize,
+    file: SourceFile,
+    recipe: &'a Recipe,
+    sender: &'a mpsc::Sender<(usize, Started<Prepared>)>,
+}
+
+impl Feeder<'_> {
+    async fn feed(&self) -> Result<()> {
+        let file = self.file.clone();
+        let input = compute(move || file.open()).await?;
+        match self.file.format {
+            Format::Parquet => self.feed_parquet(&input).await?,
+            Format::Ndjson => self.feed_ndjson(&input).await?,
+        }
+        let end = self.recipe.workers.start(move || input.unchanged().map(|()| Prepared::End));
+        self.send(end).await
+    }
+
+    async fn feed_parquet(&self, input: &Input) -> Result<()> {
+        let (input, url) = (input.clone(), self.file.url.clone());
+        let file = Arc::new(compute(move || ParquetFile::open(input, &url)).await?);
+        let key = self.recipe.spec.bind(file.schema(), &self.file.url)?;
+        for index in 0..file.row_groups() {
+            if file.row_group(index).rows() <= PIECE_ROWS {
+                let (file, key) = (Arc::clone(&file), key.clone());
+                let work = move || {
+                    let batches = file.row_group(index).key_batches(&key.paths(), KEY_BATCH)?;
+                    let tokens = tokenise(batches, &key, usize::MAX)?.0;
+                    Ok(Prepared::RowGroup { file, index, tokens, last: true })
+                };
+                self.send(self.recipe.workers.start(work)).await?;
+            } else {
+                self.feed_large_row_group(&file, index, &key).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A row group too large to be one chunk is read piece by piece, each once the one before was taken.
+    async fn feed_large_row_group(&self, file: &Arc<ParquetFile<Input>>, index: usize, key: &BoundKey) -> Result<()> {
+        let mut left = file.row_group(index).rows();
+        let mut batches = Some(file.row_group(index).key_batches(&key.paths(), KEY_BATCH)?);
+        while let Some(rest) = batches.take() {
+            let key = key.clone();
+            let (tokens, rest) = compute(move || tokenise(rest, &key, PIECE_ROWS)).await?;
+            left = left.saturating_sub(tokens.tokens.len());
+            let last = left == 0 || tokens.tokens.is_empty();
+            let piece = Prepared::RowGroup { file: Arc::clone(file), index, tokens, last };
+            self.send(async move { Ok(piece) }.boxed()).await?;
+            batches = (!last).then_some(rest);
+        }
+        Ok(())
+    }
+
+    async fn feed_ndjson(&self, input: &Input) -> Result<()> {
+        let (input, max_line, block_bytes) = (input.clone(), self.recipe.max_line, self.recipe.block_bytes);
+        let mut lines = compute(move || Ok(Lines::new(input.reader()?, block_bytes, max_line))).await?;
+        loop {
+            let url = self.file.url.clone();
+            let (block, rest) = compute(move || {
+                let block = lines.next_block().map_err(|e| Error::input(url, e))?;
+                Ok((block, lines))
+            })
+            .await?;
+            lines = rest;
+            let Some(block) = block else { return Ok(()) };
+            let (spec, contract, url) = (Arc::clone(&self.recipe.spec), self.recipe.contract.get(), self.file.url.clone());
+            let work = move || prepare_block(Arc::new(block), contract, &spec, &url);
+            self.send(self.recipe.workers.start(work)).await?;
+        }
+    }
+
+    async fn send(&self, chunk: Started<Prepared>) -> Result<()> {
+        self.sender.send((self.number, chunk)).await.map_err(|_| Error::Interrupted)
+    }
+}
+
+/// Decodes a block to `contract` and makes its tokens.
+pub(super) fn prepare_block(block: Arc<Block>, contract: SchemaRef, spec: &TokenSpec, url: &str) -> Result<Prepared> {
+    let decoded = Decoder::new(Arc::clone(&contract))?.decode(&block)?;
+    let tokens = spec.bind(&contract, url)?.tokenise(&decoded.batch)?;
+    Ok(Prepared::Block { block, decoded, tokens, contract })
+}
+
+/// The block size that keeps a run's text within its share of `memory`: blocks are held raw and decoded, by each
+/// worker and in the channel.
+pub(super) fn block_bytes(memory: u64, workers: &Workers) -> usize {
+    let share = memory / 32 / (2 * workers.count() as u64 + 1);
+    (share as usize).clamp(64 << 10, BLOCK_BYTES)
+}
+
+/// Tokens of up to `rows` rows, and the batches that are left.
+fn tokenise<B>(mut batches: B, key: &BoundKey, rows: usize) -> Result<(Tokens, B)>
+where
+    B: Iterator<Item = Result<arrow::array::RecordBatch>>,
+{
+    let mut all = Vec::new();
+    let mut keyless: Option<BooleanBufferBuilder> = None;
+    while all.len() < rows {
+        let Some(batch) = batches.next() else { break };
+        let tokens = key.tokenise(&batch?)?;
+        if let Some(mask) = &tokens.keyless {
+            let keyless = keyless.get_or_insert_with(|| {
+                let mut builder = BooleanBufferBuilder::new(all.len() + mask.len());
+                builder.append_n(all.len(), false);
+                builder
+            });
+            keyless.append_buffer(mask);
+        } else if let Some(keyless) = &mut keyless {
+            keyless.append_n(tokens.tokens.len(), false);
+        }
+        if all.is_empty() {
+            all = tokens.tokens;
+        } else {
+            all.extend_from_slice(&tokens.tokens);
+        }
+    }
+    Ok((Tokens { tokens: all, keyless: keyless.map(|mut builder| builder.finish()) }, batches))
+}
+
+/// The key columns as `schema` has them, for a message.
+pub(super) fn columns(schema: &Schema) -> String {
+    schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ")
+}

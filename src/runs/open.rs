@@ -1,0 +1,170 @@
+//! One run, opened: its directory in memory, its filter and perhaps its tokens if they fit and pay.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::stream::{self, StreamExt, TryStreamExt};
+
+use super::scan::Scan;
+use super::summary;
+use crate::error::{Error, Result};
+use crate::index::lookup::{self, Hit};
+use crate::index::run::Tail;
+use crate::index::{Bloom, Limits, RunMeta};
+use crate::ledger::entry::RunRef;
+use crate::store::Store;
+use crate::token::Token;
+
+/// How many ranges of one run are fetched at a time.
+const FETCHES: usize = 4;
+
+/// Memory that may still be taken, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Budget(pub(crate) u64);
+
+impl Budget {
+    /// Takes `bytes`, if there are that many.
+    fn take(&mut self, bytes: u64) -> bool {
+        let left = self.0.checked_sub(bytes);
+        self.0 = left.unwrap_or(self.0);
+        left.is_some()
+    }
+}
+
+/// A run that tokens can be looked up in.
+#[derive(Debug)]
+pub(crate) struct OpenRun {
+    meta: Arc<RunMeta>,
+    bloom: Option<Bloom>,
+    /// All its tokens, once it proved cheaper to hold them than to fetch them again and again.
+    resident: Option<Vec<Token>>,
+    /// Tokens it was asked for so far.
+    asked: usize,
+    /// Bytes fetched for that.
+    fetched: u64,
+}
+
+impl OpenRun {
+    /// Opens the run that the ledger names.
+    pub(crate) async fn open(store: &Store, run: &RunRef) -> Result<Self> {
+        let expected = summary(run)?;
+        let absent = |e| match e {
+            Error::Store { source, .. } => Error::store("read", &run.name, source),
+            other => other,
+        };
+        let mut range = RunMeta::first_read(run.bytes);
+        let meta = loop {
+            let bytes = store.get_range(&run.name, range.clone()).await.map_err(absent)?;
+            match RunMeta::parse(&run.name, run.bytes, &bytes)? {
+                Tail::Ready(meta) => break *meta,
+                Tail::Needs(more) if more != range => range = more,
+                Tail::Needs(_) => return Err(Error::corrupt(&run.name, "its directory cannot be found")),
+            }
+        };
+        meta.expect(&expected)?;
+        Ok(Self { meta: Arc::new(meta), bloom: None, resident: None, asked: 0, fetched: 0 })
+    }
+
+    /// Keeps the run's own tokens at hand: what a session has just written.
+    pub(crate) fn with_tokens(mut self, tokens: Vec<Token>) -> Self {
+        self.resident = Some(tokens);
+        self
+    }
+
+    /// Its directory.
+    pub(crate) fn meta(&self) -> &Arc<RunMeta> {
+        &self.meta
+    }
+
+    /// How many tokens it holds.
+    pub(crate) fn len(&self) -> u64 {
+        self.meta.summary().tokens.count
+    }
+
+    /// All its tokens, if they are at hand.
+    pub(crate) fn resident(&self) -> Option<&[Token]> {
+        self.resident.as_deref()
+    }
+
+    /// The positions in ascending `tokens` that the run holds, ascending.
+    pub(crate) async fn find(&mut self, store: &Store, tokens: &[Token], budget: &mut Budget) -> Result<Vec<u32>> {
+        self.make_ready(store, tokens.len(), budget).await?;
+        if let Some(resident) = &self.resident {
+            return Ok(lookup::common(tokens, resident));
+        }
+        let hits = self.hits(store, tokens).await?;
+        Ok(hits.into_iter().map(|hit| hit.position).collect())
+    }
+
+    /// As [`Self::find`], with the place of each token in the run.
+    pub(crate) async fn hits(&mut self, store: &Store, tokens: &[Token]) -> Result<Vec<Hit>> {
+        let candidates: Vec<u32> = match &self.bloom {
+            Some(bloom) => {
+                let mut survivors = Vec::new();
+                bloom.probe_batch(tokens, &mut survivors);
+                survivors
+            }
+            None => (0..).take(tokens.len()).collect(),
+        };
+        let fetches = lookup::plan(&self.meta, tokens, &candidates, &limits(store))?;
+        let ranges: Vec<Range<u64>> = fetches.iter().map(|fetch| fetch.bytes.clone()).collect();
+        self.fetched += ranges.iter().map(|range| range.end - range.start).sum::<u64>();
+        let name = self.meta.object();
+        let mut pieces = stream::iter(ranges).map(|range| store.get_range(name, range)).buffered(FETCHES);
+        let mut hits = Vec::new();
+        for fetch in &fetches {
+            let Some(bytes) = pieces.try_next().await? else { break };
+            lookup::find(&self.meta, fetch, &bytes, tokens, &candidates, &mut hits)?;
+        }
+        Ok(hits)
+    }
+
+    /// The versions that accepted the tokens at `hits`, if the run says so of each.
+    pub(crate) async fn commit_of(&self, store: &Store, hit: &Hit) -> Result<Option<u64>> {
+        let (block, place) = hit.block();
+        let range = self.meta.layout().commit_range(block);
+        if range.is_empty() {
+            return Ok(None);
+        }
+        let bytes: Bytes = store.get_range(self.meta.object(), range).await?;
+        Ok(self.meta.decode_commits(block, &bytes)?.get(place).copied())
+    }
+
+    /// Loads the filter, or the tokens themselves, when that is cheaper than going on without, and fits.
+    async fn make_ready(&mut self, store: &Store, asked: usize, budget: &mut Budget) -> Result<()> {
+        self.asked = self.asked.saturating_add(asked);
+        if self.resident.is_some() {
+            return Ok(());
+        }
+        let tokens = self.len() * size_of::<Token>() as u64;
+        if self.fetched > tokens && budget.take(tokens) {
+            let mut scan = Scan::new(Arc::clone(&self.meta));
+            let mut all = Vec::with_capacity(self.len() as usize);
+            while let Some(piece) = scan.next_tokens(store).await? {
+                all.extend_from_slice(&piece);
+            }
+            self.resident = Some(all);
+            self.bloom = None;
+            return Ok(());
+        }
+        let bytes = self.meta.bloom_shape().map_or(0, |shape| shape.bytes());
+        if self.bloom.is_none() && lookup::filter_pays(&self.meta, self.asked) && budget.take(bytes) {
+            self.bloom = self.load_bloom(store).await?;
+        }
+        Ok(())
+    }
+
+    async fn load_bloom(&self, store: &Store) -> Result<Option<Bloom>> {
+        let Some(mut load) = self.meta.load_bloom()? else { return Ok(None) };
+        while let Some(range) = load.wants(limits(store).request) {
+            load.push(&store.get_range(self.meta.object(), range).await?)?;
+        }
+        load.finish().map(Some)
+    }
+}
+
+/// On a local disk a fetch costs microseconds, so nothing is read in vain.
+fn limits(store: &Store) -> Limits {
+    if store.local_path("").is_some() { Limits { request: 1 << 20, gap: 0 } } else { Limits::default() }
+}

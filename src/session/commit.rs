@@ -1,0 +1,156 @@
+//! The end of a session: one ledger entry that makes everything staged part of the table, or nothing.
+
+use std::time::Duration;
+
+use tracing::debug;
+
+use super::rebase::Staged;
+use super::{Session, Table};
+use crate::error::{Error, Result};
+use crate::ledger::Ledger;
+use crate::ledger::entry::{Body, DataFile, Entry, Ingest, QuarantineFile, SchemaChange};
+use crate::ledger::log::Proposal;
+use crate::ledger::state::Void;
+use crate::random;
+use crate::verdict::Accounting;
+
+/// How a session ended.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Committed {
+    /// The version that holds the result.
+    pub version: u64,
+    /// Whether another run had committed the same batch before, whose outcome this then is.
+    pub batch_replayed: bool,
+    /// Row accounting, by the verdicts that count.
+    pub rows: Accounting,
+    /// The data files added.
+    pub files: Vec<DataFile>,
+    /// The file of rows that were kept out, if there is one.
+    pub quarantine: Option<QuarantineFile>,
+}
+
+impl Committed {
+    /// What the entry of an earlier run says.
+    pub fn of_entry(version: u64, ingest: &Ingest) -> Self {
+        Self {
+            version,
+            batch_replayed: true,
+            rows: ingest.rows,
+            files: ingest.files.clone(),
+            quarantine: ingest.quarantine.first().cloned(),
+        }
+    }
+}
+
+impl Session {
+    /// Commits everything the session staged, as the version after all others, judged against all of them. Returns
+    /// the ledger, replayed to that version, for whatever comes next.
+    pub async fn commit(mut self) -> Result<(Committed, Ledger)> {
+        let stager = std::mem::replace(&mut self.stager, super::Stager::closed());
+        let files = stager.finish(&self.store, &mut self.namer).await?;
+        let quarantine = std::mem::take(&mut self.quarantine).finish().await?;
+        let tokens = self.own.finish(&self.store, &mut self.namer).await?;
+        let mut staged = Staged { files, tokens, quarantine };
+        let mut losses = 0;
+        loop {
+            let entry = self.propose_entry(&staged)?;
+            let news = match self.ledger()?.propose(&entry).await? {
+                Proposal::Committed => return self.committed(&entry),
+                Proposal::Lost(None) => continue,
+                Proposal::Lost(Some(rival)) => {
+                    let mut news = vec![*rival];
+                    news.extend(self.ledger()?.refresh().await?);
+                    news
+                }
+                Proposal::Void(void) => return Err(refused(&void)),
+            };
+            debug!(version = entry.version, rivals = news.len(), "another writer was first: judging against it");
+            for rival in &news {
+                if let Some(done) = self.rebase(&mut staged, rival).await? {
+                    let ledger = self.into_ledger()?;
+                    return Ok((done, ledger));
+                }
+            }
+            losses += 1;
+            back_off(losses).await?;
+        }
+    }
+
+    /// What a dry run would have committed.
+    pub fn forecast(&self) -> Accounting {
+        let mut rows = Accounting::default();
+        self.sources.iter().for_each(|source| rows.add(&source.rows));
+        rows
+    }
+
+    pub(super) fn ledger(&mut self) -> Result<&mut Ledger> {
+        match &mut self.table {
+            Table::Real(ledger) if !self.dry_run => Ok(ledger),
+            _ => Err(Error::Internal("a dry run has nothing to commit".into())),
+        }
+    }
+
+    fn into_ledger(self) -> Result<Ledger> {
+        match self.table {
+            Table::Real(ledger) => Ok(*ledger),
+            Table::Imagined(..) => Err(Error::Internal("a dry run has no ledger".into())),
+        }
+    }
+
+    fn committed(self, entry: &Entry) -> Result<(Committed, Ledger)> {
+        let Body::Ingest(ingest) = &entry.body else {
+            return Err(Error::Internal("a session committed something else than rows".into()));
+        };
+        let mut committed = Committed::of_entry(entry.version, ingest);
+        committed.batch_replayed = false;
+        Ok((committed, self.into_ledger()?))
+    }
+
+    fn propose_entry(&mut self, staged: &Staged) -> Result<Entry> {
+        let by = self.by.clone();
+        let rows = self.forecast();
+        let added = staged.tokens.sum();
+        let schema = self.contract.widened.then(|| SchemaChange {
+            base: self.contract.base,
+            schema: self.contract.schema.as_ref().clone(),
+        });
+        let (batch, sources, skipped) = (self.batch.clone(), self.sources.clone(), self.skipped.clone());
+        let keyless = self.keyless;
+        let ledger = self.ledger()?;
+        let ingest = Ingest {
+            batch,
+            policy: ledger.state().policy_version,
+            schema,
+            sources,
+            skipped,
+            files: staged.files.clone(),
+            runs: staged.tokens.runs(),
+            inline: staged.tokens.inline(),
+            quarantine: staged.quarantine.iter().cloned().collect(),
+            rows,
+            keyless,
+            added,
+            total: ledger.state().total.plus(added),
+        };
+        ledger.entry(&by, Body::Ingest(Box::new(ingest)))
+    }
+}
+
+/// Void entries are foreseen and never sent. Most cannot happen, because a rebase follows every rival.
+fn refused(void: &Void) -> Error {
+    match void {
+        Void::BelowFloor(_) => Error::Refused(format!(
+            "the commit came too late: {void}, because a vacuum ran meanwhile. Nothing was committed; run again"
+        )),
+        other => Error::Internal(format!("the commit would be void: {other}")),
+    }
+}
+
+/// Writers that collide wait for a random time that grows with each loss, so that some writer always gets through.
+async fn back_off(losses: u32) -> Result<()> {
+    let longest = Duration::from_millis(20 << losses.min(7));
+    let share = (random::bits128()? >> 64) as u64 as f64 / u64::MAX as f64;
+    tokio::time::sleep(longest.mul_f64(share)).await;
+    Ok(())
+}

@@ -1,0 +1,272 @@
+//! One life of a writer: judge, stage, commit.
+//!
+//! A session sees the table as of one version, judges chunks of rows against it and against what it accepted itself,
+//! stages the survivors under names that were never used, and commits everything with one ledger entry. Until that
+//! entry stands nothing is visible; dropped at any instant, a session leaves only files that no version names.
+//!
+//! Both doors, the command and the operator, lead here.
+
+mod commit;
+mod judge;
+mod quarantine;
+mod rebase;
+mod stage;
+
+pub use commit::Committed;
+pub use judge::Verdicts;
+pub use quarantine::QuarantinedRow;
+pub use stage::Rows;
+
+use std::sync::Arc;
+
+use arrow_schema::{Schema, SchemaRef};
+
+use crate::error::{Error, Result};
+use crate::ledger::entry::{Batch, SkippedSource, SourceUse};
+use crate::ledger::log::Proposer;
+use crate::ledger::name::Namer;
+use crate::ledger::{Ledger, TableIdentity};
+use crate::policy::{NullKey, Policy};
+use crate::random;
+use crate::runs::{Known, Own};
+use crate::sink::SinkOptions;
+use crate::store::Store;
+use crate::token::Tokens;
+use crate::verdict::Verdict;
+use crate::workers::Workers;
+use quarantine::QuarantineWriter;
+use stage::Stager;
+
+/// What a session is given besides its table.
+#[derive(Debug, Clone)]
+pub struct SessionOptions {
+    /// What becomes of rows without a key; `None` = as the table's policy says.
+    pub null_key: Option<NullKey>,
+    /// How data files are written.
+    pub sink: SinkOptions,
+    /// Bytes that session set, filters and writers may take together.
+    pub memory: u64,
+    /// Judge, but write nothing.
+    pub dry_run: bool,
+    /// The batch the session's commit makes idempotent.
+    pub batch: Option<Batch>,
+}
+
+/// One writer's life on one table.
+pub struct Session {
+    table: Table,
+    store: Store,
+    by: Proposer,
+    namer: Namer,
+    known: Known,
+    own: Own,
+    stager: Stager,
+    quarantine: QuarantineWriter,
+    contract: Contract,
+    null_key: NullKey,
+    memory: u64,
+    dry_run: bool,
+    batch: Option<Batch>,
+    sources: Vec<SourceUse>,
+    skipped: Vec<SkippedSource>,
+    keyless: u64,
+}
+
+/// The table a session works on: an existing one, or (for a dry run) one that is only imagined.
+enum Table {
+    Real(Box<Ledger>),
+    Imagined(Box<TableIdentity>, Policy),
+}
+
+/// The schema that every row of the table fits, and the version that it was derived from.
+#[derive(Debug, Clone)]
+struct Contract {
+    schema: SchemaRef,
+    /// The version whose schema `schema` widens; 0 if there was none.
+    base: u64,
+    /// Whether `schema` is wider than that of `base`.
+    widened: bool,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("store", &self.store).field("session", &self.by.session).finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    /// Begins a session on the table of `ledger`. `schema` is the contract the rows will fit: the table's own, or
+    /// a widening of it.
+    pub async fn begin(
+        ledger: Ledger,
+        schema: Arc<Schema>,
+        options: SessionOptions,
+        workers: &Workers,
+    ) -> Result<Self> {
+        let store = ledger.store().clone();
+        let base = ledger.state().schema_version;
+        let widened = ledger.state().schema.as_ref() != Some(&*schema);
+        let known = Known::open(&store, ledger.state(), options.memory / 4).await?;
+        let entries = ledger.state().entries;
+        let policy = ledger.state().policy.clone();
+        let contract = Contract { schema, base, widened };
+        Self::assemble(Table::Real(Box::new(ledger)), store, known, entries, &policy, contract, options, workers)
+    }
+
+    /// Begins a dry run on a table that does not exist yet.
+    pub fn imagine(
+        store: Store,
+        identity: TableIdentity,
+        policy: Policy,
+        schema: Arc<Schema>,
+        options: SessionOptions,
+        workers: &Workers,
+    ) -> Result<Self> {
+        if !options.dry_run {
+            return Err(Error::Internal("only a dry run can work on a table that does not exist".into()));
+        }
+        let contract = Contract { schema, base: 0, widened: true };
+        let table = Table::Imagined(Box::new(identity), policy.clone());
+        Self::assemble(table, store, Known::nothing(), 0, &policy, contract, options, workers)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the one place where all parts of a session meet")]
+    fn assemble(
+        table: Table,
+        store: Store,
+        known: Known,
+        entries: u64,
+        policy: &Policy,
+        contract: Contract,
+        options: SessionOptions,
+        workers: &Workers,
+    ) -> Result<Self> {
+        let by = Proposer { session: random::identity()?, writer: writer_label() };
+        let namer = Namer::new(&by.session, entries);
+        let stager = Stager::new(&contract.schema, &options.sink, workers, options.memory / 4)?;
+        Ok(Self {
+            table,
+            store,
+            namer,
+            known,
+            own: Own::new(options.memory / 4, options.dry_run),
+            stager,
+            quarantine: QuarantineWriter::default(),
+            contract,
+            null_key: options.null_key.unwrap_or(policy.null_key),
+            memory: options.memory,
+            dry_run: options.dry_run,
+            batch: options.batch,
+            sources: Vec::new(),
+            skipped: Vec::new(),
+            keyless: 0,
+            by,
+        })
+    }
+
+    /// The table's identity.
+    pub fn identity(&self) -> &TableIdentity {
+        match &self.table {
+            Table::Real(ledger) => ledger.identity(),
+            Table::Imagined(identity, _) => identity,
+        }
+    }
+
+    /// The schema every row fits.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.contract.schema
+    }
+
+    /// Widens the contract: rows written from here on may have the new columns.
+    pub async fn widen(&mut self, schema: Arc<Schema>) -> Result<()> {
+        if *schema != *self.contract.schema {
+            self.stager.widen(&self.store, &mut self.namer, &schema).await?;
+            self.contract.schema = schema;
+            self.contract.widened = true;
+        }
+        Ok(())
+    }
+
+    /// Takes note of a source; its number is what rows are later judged and written under. A source that another
+    /// version consumed comes with `replay_of`, and with all its rows counted if it is not read again.
+    pub fn add_source(&mut self, source: SourceUse) -> Result<u32> {
+        let number = u32::try_from(self.sources.len())
+            .map_err(|_| Error::Usage("more than 2^32 sources in one run: split the run".into()))?;
+        self.sources.push(source);
+        Ok(number)
+    }
+
+    /// Takes note of a source that was left out.
+    pub fn skip_source(&mut self, skipped: SkippedSource) {
+        self.skipped.push(skipped);
+    }
+
+    /// The sources so far, with their rows by verdict.
+    pub fn sources(&self) -> &[SourceUse] {
+        &self.sources
+    }
+
+    /// Judges one chunk of `source`. The verdicts are final for this session: accepted rows must be written, and
+    /// those without a key rejected or, if the source was consumed before, left alone.
+    pub async fn judge(&mut self, source: u32, tokens: &Tokens) -> Result<Verdicts> {
+        // Rows without a key cannot be recognised: those of a source that was consumed before are not kept twice.
+        let replay = self.source(source)?.replay_of.is_some();
+        let null_key = if replay { NullKey::Quarantine } else { self.null_key };
+        let mut verdicts = judge::judge(&self.store, &mut self.known, &mut self.own, tokens, null_key).await?;
+        if !self.dry_run {
+            self.own.spill_if_full(&self.store, &mut self.namer).await?;
+        }
+        if self.null_key == NullKey::Fail
+            && let Some(row) = verdicts.no_key.first()
+        {
+            return Err(Error::input(
+                &self.source(source)?.url,
+                format!("row {row} of a chunk has no key; use --null-key quarantine or keep to go on"),
+            ));
+        }
+        let keep_keyless = self.null_key == NullKey::Keep;
+        let replayed = if replay && keep_keyless { std::mem::take(&mut verdicts.no_key).len() as u64 } else { 0 };
+        self.keyless += verdicts.keyless;
+        let rows = &mut self.source_mut(source)?.rows;
+        rows.count(Verdict::Accepted, verdicts.accepted);
+        rows.count(Verdict::Duplicate, verdicts.duplicate);
+        rows.count(Verdict::Replayed, replayed);
+        Ok(verdicts)
+    }
+
+    /// Stages accepted rows, in order.
+    pub async fn write(&mut self, rows: Rows) -> Result<()> {
+        if self.dry_run {
+            return Ok(());
+        }
+        self.stager.push(&self.store, &mut self.namer, rows).await
+    }
+
+    /// Keeps a row out: counts it as rejected and writes it to quarantine.
+    pub async fn reject(&mut self, source: u32, row: &QuarantinedRow) -> Result<()> {
+        self.source_mut(source)?.rows.count(Verdict::Rejected, 1);
+        if self.dry_run {
+            return Ok(());
+        }
+        self.quarantine.push(&self.store, &mut self.namer, row).await
+    }
+
+    fn source(&self, number: u32) -> Result<&SourceUse> {
+        self.sources.get(number as usize).ok_or_else(|| Error::Internal(format!("there is no source {number}")))
+    }
+
+    fn source_mut(&mut self, number: u32) -> Result<&mut SourceUse> {
+        self.sources.get_mut(number as usize).ok_or_else(|| Error::Internal(format!("there is no source {number}")))
+    }
+}
+
+/// Who writes, for people: host and process.
+fn writer_label() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .ok()
+        .map(|name| name.trim().to_owned())
+        .or_else(|| std::env::var("HOSTNAME").ok())
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "unknown".into());
+    format!("{host}:{}", std::process::id())
+}

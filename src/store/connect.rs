@@ -1,0 +1,200 @@
+//! Clients for the clouds' buckets.
+//!
+//! Settings come from each cloud's usual environment variables and, before those, from `--store-option name=value`,
+//! whose names are the client library's (`region`, `endpoint`, `access_key_id`, `allow_http`, `timeout`,
+//! `connect_timeout`, `proxy_url`, …) plus two of ours: `retry_timeout` (how long failing requests are repeated,
+//! 10 s) and `max_retries` (5). One request may take `timeout` (30 s), a connection `connect_timeout` (5 s). So an
+//! endpoint that is dead or silent ends in an error after about 30 s.
+
+use super::{explain::Secrets, location::Cloud};
+use crate::error::{Error, Result};
+use object_store::{
+    ClientConfigKey, ObjectStore, RetryConfig,
+    aws::{AmazonS3Builder, AmazonS3ConfigKey},
+    azure::{AzureConfigKey, MicrosoftAzureBuilder},
+    gcp::{GoogleCloudStorageBuilder, GoogleConfigKey},
+};
+use std::{sync::Arc, time::Duration};
+
+const RETRY_TIMEOUT: Duration = Duration::from_secs(10);
+const MAX_RETRIES: usize = 5;
+
+/// The ordinary handle, the one that never repeats a request, and the secrets that neither may show.
+type Handles = (Arc<dyn ObjectStore>, Arc<dyn ObjectStore>, Secrets);
+
+/// Connects to `bucket` (`s3://name`). No request is sent yet.
+pub(super) fn connect(cloud: Cloud, bucket: &str, options: &[(String, String)]) -> Result<Handles> {
+    let environment: Vec<(String, String)> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(name, _)| name.starts_with(cloud.variables()))
+        .collect();
+    connect_with(cloud, bucket, options, &environment)
+}
+
+fn connect_with(
+    cloud: Cloud,
+    bucket: &str,
+    options: &[(String, String)],
+    environment: &[(String, String)],
+) -> Result<Handles> {
+    let (retry, options) = retry_of(options)?;
+    let settings = || environment.iter().chain(&options).map(|(name, value)| (name.as_str(), value.as_str()));
+    let secrets = Secrets::among(settings(), cloud.advice());
+    let failed = |e: object_store::Error| {
+        Error::Usage(format!("{bucket}: the store cannot be set up: {}", secrets.explain(&e)))
+    };
+    let once = RetryConfig { max_retries: 0, ..retry.clone() };
+    let name = bucket.split_once("://").map_or(bucket, |(_, name)| name);
+    let (ordinary, once): (Arc<dyn ObjectStore>, Arc<dyn ObjectStore>) = match cloud {
+        Cloud::S3 => {
+            let builder =
+                configure(AmazonS3Builder::new(), environment, &options, |builder, name, value| {
+                    let key: AmazonS3ConfigKey = name.parse()?;
+                    Ok(builder.with_config(key, value))
+                })?;
+            let plain = [AmazonS3ConfigKey::Endpoint, AmazonS3ConfigKey::S3Endpoint]
+                .iter()
+                .any(|key| builder.get_config_value(key).is_some_and(|endpoint| is_plain_http(&endpoint)));
+            let builder = if plain { builder.with_allow_http(true) } else { builder };
+            let builder = builder.with_bucket_name(name);
+            let ordinary = builder.clone().with_retry(retry).build().map_err(failed)?;
+            // One cache of credentials for both.
+            let credentials = Arc::clone(ordinary.credentials());
+            let once = builder.with_credentials(credentials).with_retry(once).build().map_err(failed)?;
+            (Arc::new(ordinary), Arc::new(once))
+        }
+        Cloud::Gcs => {
+            let builder = configure(
+                GoogleCloudStorageBuilder::new(),
+                environment,
+                &options,
+                |builder, name, value| {
+                    let key: GoogleConfigKey = name.parse()?;
+                    Ok(builder.with_config(key, value))
+                },
+            )?;
+            let plain = builder.get_config_value(&GoogleConfigKey::BaseUrl);
+            let builder = if plain.is_some_and(|url| is_plain_http(&url)) {
+                builder.with_config(GoogleConfigKey::Client(ClientConfigKey::AllowHttp), "true")
+            } else {
+                builder
+            };
+            let builder = builder.with_bucket_name(name);
+            let ordinary = builder.clone().with_retry(retry).build().map_err(failed)?;
+            let once = builder.with_retry(once).build().map_err(failed)?;
+            (Arc::new(ordinary), Arc::new(once))
+        }
+        Cloud::Azure => {
+            let builder =
+                configure(MicrosoftAzureBuilder::new(), environment, &options, |builder, name, value| {
+                    let key: AzureConfigKey = name.parse()?;
+                    Ok(builder.with_config(key, value))
+                })?;
+            let plain = builder.get_config_value(&AzureConfigKey::Endpoint);
+            let builder = if plain.is_some_and(|url| is_plain_http(&url)) {
+                builder.with_allow_http(true)
+            } else {
+                builder
+            };
+            let builder = builder.with_url(bucket);
+            let ordinary = builder.clone().with_retry(retry).build().map_err(failed)?;
+            let credentials = Arc::clone(ordinary.credentials());
+            let once = builder.with_credentials(credentials).with_retry(once).build().map_err(failed)?;
+            (Arc::new(ordinary), Arc::new(once))
+        }
+    };
+    Ok((ordinary, once, secrets))
+}
+
+impl Cloud {
+    fn variables(self) -> &'static str {
+        match self {
+            Self::S3 => "AWS_",
+            Self::Gcs => "GOOGLE_",
+            Self::Azure => "AZURE_",
+        }
+    }
+
+    fn advice(self) -> &'static str {
+        match self {
+            Self::S3 => {
+                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION, AWS_ENDPOINT_URL"
+            }
+            Self::Gcs => "GOOGLE_APPLICATION_CREDENTIALS or GOOGLE_SERVICE_ACCOUNT",
+            Self::Azure => {
+                "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN"
+            }
+        }
+    }
+}
+
+/// Applies the environment, whose foreign names are passed over, then the options, whose unknown names are errors.
+fn configure<B: Clone>(
+    mut builder: B,
+    environment: &[(String, String)],
+    options: &[(String, String)],
+    set: impl Fn(B, &str, &str) -> Result<B, object_store::Error>,
+) -> Result<B> {
+    for (name, value) in environment {
+        let name = match name.as_str() {
+            // The names that Azure's own tools read.
+            "AZURE_STORAGE_ACCOUNT" => "azure_storage_account_name".to_owned(),
+            "AZURE_STORAGE_KEY" => "azure_storage_account_key".to_owned(),
+            name => name.to_ascii_lowercase(),
+        };
+        if let Ok(set) = set(builder.clone(), &name, value) {
+            builder = set;
+        }
+    }
+    for (name, value) in options {
+        let lower = name.to_ascii_lowercase();
+        // The library wants a unit; a bare number of seconds is what people write.
+        let seconds =
+            lower.ends_with("timeout") && !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
+        let value = if seconds { format!("{value}s") } else { value.clone() };
+        builder = set(builder.clone(), &lower, &value).map_err(|_| {
+            Error::Usage(format!(
+                "unknown store option {name:?}; known are region, endpoint, access_key_id, secret_access_key, \
+                 session_token, allow_http, virtual_hosted_style_request, account_name, account_key, sas_token, \
+                 service_account, base_url, skip_signature, timeout, connect_timeout, retry_timeout, max_retries, \
+                 proxy_url and the other names of the client library for this cloud"
+            ))
+        })?;
+    }
+    Ok(builder)
+}
+
+/// Our own two settings, and the rest.
+fn retry_of(options: &[(String, String)]) -> Result<(RetryConfig, Vec<(String, String)>)> {
+    let mut retry =
+        RetryConfig { max_retries: MAX_RETRIES, retry_timeout: RETRY_TIMEOUT, ..RetryConfig::default() };
+    let mut rest = Vec::new();
+    for (name, value) in options {
+        let wrong = |wanted: &str| Error::Usage(format!("store option {name}={value}: expected {wanted}"));
+        match name.to_ascii_lowercase().as_str() {
+            "retry_timeout" => {
+                retry.retry_timeout = duration(value).ok_or_else(|| wrong("a time such as 10s or 500ms"))?;
+            }
+            "max_retries" => retry.max_retries = value.parse().map_err(|_| wrong("a number"))?,
+            _ => rest.push((name.clone(), value.clone())),
+        }
+    }
+    Ok((retry, rest))
+}
+
+/// `10`, `10s`, `500ms` or `2m`.
+fn duration(text: &str) -> Option<Duration> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits.trim().parse().ok()?;
+    match text.strip_prefix(digits)? {
+        "" | "s" => Some(Duration::from_secs(number)),
+        "ms" => Some(Duration::from_millis(number)),
+        "m" | "min" => number.checked_mul(60).map(Duration::from_secs),
+        _ => None,
+    }
+}
+
+/// Whoever sets an endpoint with `http://` has said that plain HTTP is meant.
+fn is_plain_http(endpoint: &str) -> bool {
+    endpoint.trim_start().to_ascii_lowercase().starts_with("http://")
+}

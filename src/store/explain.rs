@@ -1,0 +1,214 @@
+//! What a bucket's error says to people: short, with advice, and without any secret.
+//!
+//! The servers' own answers may repeat access keys, signed headers and session tokens, and addresses may carry
+//! signatures in their queries. So only a code and a message are taken from an answer, queries and user names are
+//! cut from addresses, and every secret value that was configured is struck out.
+
+use object_store::{
+    Error as StoreError,
+    client::{HttpError, HttpErrorKind},
+};
+use std::{error::Error as StdError, fmt};
+
+/// Messages longer than this (an HTML page, say) are cut.
+const MAX_CHARS: usize = 800;
+
+/// Secret values that must not show anywhere.
+#[derive(Default, Clone)]
+pub(super) struct Secrets {
+    values: Vec<String>,
+    /// What to set where credentials are missing or wrong.
+    advice: &'static str,
+}
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Secrets({})", self.values.len())
+    }
+}
+
+/// An explanation, as the source of an error.
+#[derive(Debug)]
+pub(super) struct Reason(String);
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl StdError for Reason {}
+
+impl Secrets {
+    /// The secrets among `settings` (names and values). `advice` names the settings that hold credentials.
+    pub(super) fn among<'a>(
+        settings: impl Iterator<Item = (&'a str, &'a str)>,
+        advice: &'static str,
+    ) -> Self {
+        const WORDS: [&str; 7] = ["secret", "key", "token", "password", "sas", "credential", "signature"];
+        let secret = |name: &str, value: &str| {
+            let name = name.to_ascii_lowercase();
+            // Shorter ones are no secrets, and a path is useful in a message.
+            value.len() >= 6 && !value.starts_with('/') && WORDS.iter().any(|word| name.contains(word))
+        };
+        let mut values: Vec<String> =
+            settings.filter(|(name, value)| secret(name, value)).map(|(_, value)| value.to_owned()).collect();
+        // Longest first, so that a secret that contains another is struck out whole.
+        values.sort_unstable_by_key(|value| std::cmp::Reverse(value.len()));
+        Self { values, advice }
+    }
+
+    /// Whether "not found" means the bucket rather than the object.
+    pub(super) fn tells_of_missing_bucket(&self, error: &StoreError) -> bool {
+        missing_bucket(&whole_text(error))
+    }
+
+    /// `error` in words that may be shown.
+    pub(super) fn explain(&self, error: &StoreError) -> Reason {
+        let text = whole_text(error);
+        let mut shown = strip_addresses(&strip_body(&text));
+        for secret in &self.values {
+            shown = shown.replace(secret, "***");
+        }
+        if let Some((end, _)) = shown.char_indices().nth(MAX_CHARS) {
+            shown.truncate(end);
+            shown.push('…');
+        }
+        if let Some(advice) = self.advice_for(error, &text) {
+            shown = format!("{shown}. {advice}");
+        }
+        Reason(shown)
+    }
+
+    fn advice_for(&self, error: &StoreError, text: &str) -> Option<String> {
+        if missing_bucket(text) {
+            return Some("The bucket does not exist: check its name, or create it first".into());
+        }
+        // Some calls keep no class for a refusal, and missing credentials show as a silent metadata service.
+        const SIGNS: [&str; 4] =
+            ["403 Forbidden", "401 Unauthorized", "169.254.", "metadata.google.internal"];
+        if matches!(error, StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. })
+            || SIGNS.iter().any(|sign| text.contains(sign))
+        {
+            return Some(format!("Check the credentials ({}) and what they may do here", self.advice));
+        }
+        let waited = "check the endpoint and the network; to wait longer, --store-option timeout=60s (one request) or \
+                      retry_timeout=60s (all attempts)";
+        match transport(error)? {
+            HttpErrorKind::Timeout => Some(format!("No answer in time: {waited}")),
+            HttpErrorKind::Connect => Some(format!("No connection: {waited}")),
+            _ => None,
+        }
+    }
+}
+
+fn transport(error: &StoreError) -> Option<HttpErrorKind> {
+    chain(error).into_iter().find_map(|cause| cause.downcast_ref::<HttpError>()).map(HttpError::kind)
+}
+
+/// The error and all its causes.
+fn chain(error: &StoreError) -> Vec<&(dyn StdError + 'static)> {
+    let mut causes: Vec<&(dyn StdError + 'static)> = Vec::new();
+    let mut next: Option<&(dyn StdError + 'static)> = Some(error);
+    while let Some(cause) = next {
+        causes.push(cause);
+        next = cause.source();
+    }
+    causes
+}
+
+/// The error with those of its causes that it does not repeat itself.
+fn whole_text(error: &StoreError) -> String {
+    let mut text = String::new();
+    for cause in chain(error) {
+        let words = cause.to_string();
+        if text.is_empty() {
+            text = words;
+        } else if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+    }
+    text
+}
+
+fn missing_bucket(text: &str) -> bool {
+    ["NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist"]
+        .iter()
+        .any(|words| text.contains(words))
+}
+
+/// Puts code and message of an XML answer in place of the answer.
+fn strip_body(text: &str) -> String {
+    let Some((before, body)) = text.find('<').map(|at| text.split_at(at)) else { return text.to_owned() };
+    let element = |name: &str| {
+        let (_, rest) = body.split_once(&format!("<{name}>"))?;
+        rest.split_once('<').map(|(value, _)| value.trim().to_owned())
+    };
+    let parts: Vec<String> = [element("Code"), element("Message")].into_iter().flatten().collect();
+    format!("{before}{}", parts.join(": ")).trim_end_matches([' ', ':']).to_owned()
+}
+
+/// Cuts queries and user names from the addresses in `text`.
+fn strip_addresses(text: &str) -> String {
+    let mut stripped = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let (before, after) = rest.split_at(at + 3);
+        stripped.push_str(before);
+        let end = after.find(|c: char| c.is_whitespace() || "\"'()<>".contains(c)).unwrap_or(after.len());
+        let (address, behind) = after.split_at(end);
+        stripped.push_str(&super::location::without_user_and_query(address));
+        rest = behind;
+    }
+    stripped + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn generic(text: &str) -> StoreError {
+        StoreError::Generic { store: "S3", source: text.to_owned().into() }
+    }
+
+    #[test]
+    fn configured_secrets_are_struck_out() {
+        let settings =
+            [("aws_secret_access_key", "planted-secret"), ("region", "eu-central-1"), ("token", "abc")];
+        let secrets = Secrets::among(settings.into_iter(), "");
+        let shown = secrets.explain(&generic("sent planted-secret to eu-central-1 by abc")).to_string();
+        assert!(!shown.contains("planted-secret"), "{shown}");
+        assert!(shown.contains("*** to eu-central-1 by abc"), "{shown}");
+        assert!(!format!("{secrets:?}").contains("planted"));
+    }
+
+    #[test]
+    fn addresses_lose_their_users_and_queries() {
+        let shown =
+            strip_addresses("GET https://me:pw@host/a%20b?sig=planted&x=1 in 3s (http://h/p?token=planted)");
+        assert_eq!(shown, "GET https://host/a%20b in 3s (http://h/p)");
+    }
+
+    #[test]
+    fn of_an_xml_answer_only_code_and_message_are_shown() {
+        let body = "<?xml version=\"1.0\"?><Error><Code>SignatureDoesNotMatch</Code><Message>It differs.</Message>\
+                    <AWSAccessKeyId>PLANTED</AWSAccessKeyId><CanonicalRequest>x-amz-security-token:PLANTED\
+                    </CanonicalRequest></Error>";
+        let shown = strip_body(&format!("403 Forbidden: {body}"));
+        assert_eq!(shown, "403 Forbidden: SignatureDoesNotMatch: It differs.");
+        assert_eq!(strip_body("502: <html><body>PLANTED</body></html>"), "502");
+    }
+
+    #[test]
+    fn a_missing_bucket_is_told_from_a_missing_object() {
+        let secrets = Secrets::default();
+        assert!(secrets.tells_of_missing_bucket(&generic("404: <Code>NoSuchBucket</Code>")));
+        assert!(!secrets.tells_of_missing_bucket(&generic("404: <Code>NoSuchKey</Code>")));
+    }
+
+    #[test]
+    fn endless_messages_are_cut() {
+        let shown = Secrets::default().explain(&generic(&"ä".repeat(10_000))).to_string();
+        assert!(shown.chars().count() <= MAX_CHARS + 1);
+    }
+}

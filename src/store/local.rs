@@ -1,0 +1,356 @@
+//! The durable store on a local disk.
+//!
+//! An object is written to a temporary file beside its final name, synced, and given its name by a hard link, which
+//! fails if the name is taken: so a name is either absent or whole, whatever is killed when. Then the folder is
+//! synced, so that the name itself survives a power cut. A folder that cannot be synced once its new name is visible
+//! poisons the store: later calls fail, because what they would read might not be on the disk.
+
+use super::{Listed, Put, TEMPORARY_PREFIX, check_name};
+use crate::error::{Error, Result};
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use std::{
+    collections::HashSet,
+    fs::{self, File, Metadata, OpenOptions},
+    io::{self, ErrorKind, Read, Seek, SeekFrom, Write},
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+use walkdir::WalkDir;
+
+/// A folder of durable objects.
+#[derive(Debug)]
+pub(super) struct Local {
+    root: PathBuf,
+    /// Folders whose own names are known to be on the disk.
+    settled: Mutex<HashSet<PathBuf>>,
+    poisoned: AtomicBool,
+    #[cfg(test)]
+    pub(super) fail_folder_sync: AtomicBool,
+}
+
+/// A file that has no final name yet. Dropped before [`Local::publish`], it disappears.
+#[derive(Debug)]
+pub(super) struct Staged {
+    temporary: PathBuf,
+    file: Option<File>,
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        // A leftover is harmless, so a failure here is too.
+        let _ = fs::remove_file(&self.temporary);
+    }
+}
+
+impl Local {
+    /// The folder at `root`, an absolute path that need not exist yet.
+    pub(super) fn new(root: PathBuf) -> Self {
+        Self {
+            root,
+            settled: Mutex::default(),
+            poisoned: AtomicBool::new(false),
+            #[cfg(test)]
+            fail_folder_sync: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn path_of(&self, name: &str) -> PathBuf {
+        // `extend` part by part, because pushing "" would end the path with a separator.
+        let mut path = self.root.clone();
+        path.extend(name.split('/').filter(|part| !part.is_empty()));
+        path
+    }
+
+    pub(super) fn put_once(&self, name: &str, bytes: &[u8]) -> Put {
+        let staged = match self.stage(name, bytes) {
+            Ok(staged) => staged,
+            Err(error) => return Put::Unknown(error),
+        };
+        match self.publish(staged, name) {
+            Ok(true) => Put::Landed,
+            Ok(false) => Put::Taken,
+            Err(error) => Put::Unknown(error),
+        }
+    }
+
+    pub(super) fn get_limited(&self, name: &str, max: u64) -> Result<Option<Bytes>> {
+        let Some((mut file, meta)) = self.open(name)? else { return Ok(None) };
+        if meta.len() > max {
+            return Err(too_large(name, meta.len(), max));
+        }
+        let mut bytes = Vec::with_capacity(usize::try_from(meta.len()).unwrap_or(0));
+        file.read_to_end(&mut bytes).map_err(|e| self.failed("read", name, e))?;
+        Ok(Some(bytes.into()))
+    }
+
+    pub(super) fn get_ranges(&self, name: &str, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        let Some((mut file, meta)) = self.open(name)? else { return Err(absent(&self.path_of(name))) };
+        let mut read = |range: &Range<u64>| {
+            let length = range_length(name, range, meta.len())?;
+            let mut bytes = vec![0; length];
+            file.seek(SeekFrom::Start(range.start))
+                .and_then(|_| file.read_exact(&mut bytes))
+                .map_err(|e| self.failed("read", name, e))?;
+            Ok(Bytes::from(bytes))
+        };
+        ranges.iter().map(&mut read).collect()
+    }
+
+    pub(super) fn head(&self, name: &str) -> Result<Option<Listed>> {
+        let Some((_, meta)) = self.open(name)? else { return Ok(None) };
+        Ok(Some(listed(name.to_owned(), &meta)))
+    }
+
+    pub(super) fn list(&self, prefix: &str, after: Option<&str>) -> Result<Vec<Listed>> {
+        let mut found = self.walk(prefix, |name| {
+            let file = name.rsplit('/').next().unwrap_or(name);
+            !file.starts_with(TEMPORARY_PREFIX) && after.is_none_or(|after| name > after)
+        })?;
+        found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(found)
+    }
+
+    pub(super) fn leftovers(&self) -> Result<Vec<Listed>> {
+        self.walk("", |name| name.rsplit('/').next().unwrap_or(name).starts_with(TEMPORARY_PREFIX))
+    }
+
+    pub(super) fn delete(&self, name: &str) -> Result<()> {
+        self.check(name)?;
+        match fs::remove_file(self.path_of(name)) {
+            Err(error) if !is_absent(&error) => Err(self.failed("delete", name, error)),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn put(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let mut staged = self.stage(name, bytes)?;
+        staged.file = None;
+        fs::rename(&staged.temporary, self.path_of(name)).map_err(|e| self.failed("write", name, e))
+    }
+
+    /// Begins a file that will be called `name`.
+    pub(super) fn create(self: std::sync::Arc<Self>, name: &str) -> Result<LocalUpload> {
+        let staged = self.begin(name)?;
+        Ok(LocalUpload { store: self, name: name.to_owned(), staged, written: 0 })
+    }
+
+    /// Writes and syncs `bytes` to a temporary file in the folder of `name`.
+    fn stage(&self, name: &str, bytes: &[u8]) -> Result<Staged> {
+        let mut staged = self.begin(name)?;
+        if let Some(file) = &mut staged.file {
+            file.write_all(bytes)
+                .and_then(|()| file.sync_all())
+                .map_err(|e| self.failed("write", name, e))?;
+        }
+        Ok(staged)
+    }
+
+    fn begin(&self, name: &str) -> Result<Staged> {
+        self.check(name)?;
+        let path = self.path_of(name);
+        let folder = path.parent().unwrap_or(&self.root);
+        self.settle(folder).map_err(|e| self.failed("create the folder of", name, e))?;
+        let temporary = folder.join(format!("{TEMPORARY_PREFIX}{}", crate::random::identity()?));
+        let file = OpenOptions::new().write(true).create_new(true).open(&temporary);
+        let file = Some(file.map_err(|e| self.failed("write", name, e))?);
+        Ok(Staged { temporary, file })
+    }
+
+    /// Gives the staged file its name for good. `false`: the name was taken.
+    fn publish(&self, mut staged: Staged, name: &str) -> Result<bool> {
+        let path = self.path_of(name);
+        staged.file = None;
+        match fs::hard_link(&staged.temporary, &path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(false),
+            Err(error) if no_links(&error) => {
+                let reason = "this file system has no hard links, without which a name cannot be taken atomically; \
+                              keep the table on another disk or in a bucket";
+                return Err(self.failed(
+                    "write",
+                    name,
+                    io::Error::new(error.kind(), format!("{error}: {reason}")),
+                ));
+            }
+            Err(error) => return Err(self.failed("write", name, error)),
+        }
+        self.sync_folder(path.parent().unwrap_or(&self.root)).map_err(|error| {
+            self.poisoned.store(true, Ordering::SeqCst);
+            self.failed("sync the folder of", name, error)
+        })?;
+        Ok(true)
+    }
+
+    /// Creates `folder` with all that lead to it and syncs their names, once.
+    fn settle(&self, folder: &Path) -> io::Result<()> {
+        if self.settled.lock().unwrap_or_else(PoisonError::into_inner).contains(folder) {
+            return Ok(());
+        }
+        let existed = folder.ancestors().find(|path| path.is_dir()).map(Path::to_path_buf);
+        fs::create_dir_all(folder)?;
+        // Another writer may have created a folder and not synced its name yet, so the table's own are synced anyway.
+        for ancestor in folder.ancestors().skip(1) {
+            let own = ancestor.starts_with(&self.root);
+            let created = existed.as_ref().is_some_and(|existed| ancestor.starts_with(existed));
+            if !own && !created && Some(ancestor) != self.root.parent() {
+                break;
+            }
+            match self.sync_folder(ancestor) {
+                // Folders above the table may forbid opening them; they are not ours to repair.
+                Err(error) if error.kind() == ErrorKind::PermissionDenied && !own => {}
+                other => other?,
+            }
+        }
+        self.settled.lock().unwrap_or_else(PoisonError::into_inner).insert(folder.to_path_buf());
+        Ok(())
+    }
+
+    #[cfg(unix)]
+    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        #[cfg(test)]
+        if self.fail_folder_sync.load(Ordering::SeqCst) {
+            return Err(io::Error::other("planted failure of fsync"));
+        }
+        match File::open(folder)?.sync_all() {
+            // Some network and user-space file systems cannot sync folders; there is nothing more to be had there.
+            Err(e) if matches!(e.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => Ok(()),
+            other => other,
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn sync_folder(&self, _folder: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn open(&self, name: &str) -> Result<Option<(File, Metadata)>> {
+        self.check(name)?;
+        let opened = File::open(self.path_of(name)).and_then(|file| file.metadata().map(|meta| (file, meta)));
+        match opened {
+            Ok((file, meta)) if meta.is_file() => Ok(Some((file, meta))),
+            Ok(_) => Ok(None),
+            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) => Err(self.failed("read", name, error)),
+        }
+    }
+
+    fn walk(&self, prefix: &str, keep: impl Fn(&str) -> bool) -> Result<Vec<Listed>> {
+        let prefix = prefix.trim_matches('/');
+        if !prefix.is_empty() {
+            self.check(prefix)?;
+        }
+        let mut found = Vec::new();
+        for entry in WalkDir::new(self.path_of(prefix)) {
+            let entry = match entry {
+                Ok(entry) => entry,
+                // Deleted while we walked, or never there.
+                Err(error) if error.io_error().is_some_and(is_absent) => continue,
+                Err(error) => return Err(self.failed("list", prefix, io::Error::from(error))),
+            };
+            let Some(name) = self.name_of(entry.path()).filter(|name| keep(name)) else { continue };
+            match entry.metadata() {
+                Ok(meta) if meta.is_file() => found.push(listed(name, &meta)),
+                Ok(_) => {}
+                Err(error) if error.io_error().is_some_and(is_absent) => {}
+                Err(error) => return Err(self.failed("list", prefix, io::Error::from(error))),
+            }
+        }
+        Ok(found)
+    }
+
+    /// The object name of a path; files whose names are no text are not ours.
+    fn name_of(&self, path: &Path) -> Option<String> {
+        let parts: Option<Vec<&str>> =
+            path.strip_prefix(&self.root).ok()?.components().map(|part| part.as_os_str().to_str()).collect();
+        parts.map(|parts| parts.join("/"))
+    }
+
+    fn check(&self, name: &str) -> Result<()> {
+        check_name(name)?;
+        if self.poisoned.load(Ordering::SeqCst) {
+            let reason = "the disk failed to keep an earlier write, so nothing read now can be trusted to last; \
+                          check the disk, then run again";
+            return Err(self.failed("use", name, io::Error::other(reason)));
+        }
+        Ok(())
+    }
+
+    fn failed(&self, action: &'static str, name: &str, error: io::Error) -> Error {
+        Error::store(action, self.path_of(name).display().to_string(), error)
+    }
+}
+
+/// A file on its way to its name.
+#[derive(Debug)]
+pub(super) struct LocalUpload {
+    store: std::sync::Arc<Local>,
+    name: String,
+    staged: Staged,
+    written: u64,
+}
+
+impl LocalUpload {
+    pub(super) fn write(&mut self, chunks: &[Bytes]) -> Result<()> {
+        let Some(file) = &mut self.staged.file else {
+            return Err(Error::Internal(format!("{} was written to after its end", self.name)));
+        };
+        for chunk in chunks {
+            file.write_all(chunk).map_err(|e| self.store.failed("write", &self.name, e))?;
+            self.written += chunk.len() as u64;
+        }
+        Ok(())
+    }
+
+    pub(super) fn finish(self) -> Result<u64> {
+        let Self { store, name, staged, written } = self;
+        if let Some(file) = &staged.file {
+            file.sync_all().map_err(|e| store.failed("sync", &name, e))?;
+        }
+        if store.publish(staged, &name)? {
+            return Ok(written);
+        }
+        Err(Error::Internal(format!("{} was about to be written twice", store.path_of(&name).display())))
+    }
+}
+
+/// The error for an object that ought to be there.
+pub(super) fn absent(object: &Path) -> Error {
+    Error::store("read", object.display().to_string(), "there is no such object")
+}
+
+/// The error for an object beyond its size limit.
+pub(super) fn too_large(name: &str, size: u64, max: u64) -> Error {
+    Error::corrupt(name, format!("it has {size} bytes, and at most {max} were expected"))
+}
+
+/// The length of `range`, if it lies within an object of `size` bytes.
+pub(super) fn range_length(name: &str, range: &Range<u64>, size: u64) -> Result<usize> {
+    let length = range.end.checked_sub(range.start).and_then(|length| usize::try_from(length).ok());
+    match length {
+        Some(length) if range.end <= size => Ok(length),
+        _ => Err(Error::corrupt(
+            name,
+            format!("bytes {} to {} were expected, and it has {size}", range.start, range.end),
+        )),
+    }
+}
+
+fn listed(name: String, meta: &Metadata) -> Listed {
+    let modified = meta.modified().map(DateTime::<Utc>::from).unwrap_or_default();
+    Listed { name, size: meta.len(), modified, etag: None }
+}
+
+/// Whether `error` says that nothing is there (a file where a folder was expected included).
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+}
+
+/// Whether `error` says that the file system cannot link. (Linux answers `EPERM` there.)
+fn no_links(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::PermissionDenied)
+}

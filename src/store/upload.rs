@@ -1,0 +1,90 @@
+//! A new object of any size, written piece by piece.
+
+use super::{
+    compute,
+    local::LocalUpload,
+    multipart::{PART_SIZE, PARTS_IN_FLIGHT, RemoteUpload},
+    remote::Remote,
+};
+use crate::error::{Error, Result};
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// How much a local upload gathers before it writes.
+const LOCAL_BLOCK: usize = 1 << 20;
+
+/// An object on its way into the store. It appears, whole and durable, when [`Upload::finish`] returns; dropped
+/// before, it never does (what was sent is taken back as well as possible).
+#[derive(Debug)]
+pub struct Upload {
+    inner: Inner,
+    gathered: Vec<Bytes>,
+    gathered_bytes: usize,
+}
+
+#[derive(Debug)]
+enum Inner {
+    Local(LocalUpload),
+    Remote(RemoteUpload),
+    Failed,
+}
+
+impl Upload {
+    /// The most memory that one upload holds at a time, beyond the piece it was just given.
+    pub const MEMORY: usize = (PARTS_IN_FLIGHT + 1) * PART_SIZE;
+
+    pub(super) fn local(upload: LocalUpload) -> Self {
+        Self { inner: Inner::Local(upload), gathered: Vec::new(), gathered_bytes: 0 }
+    }
+
+    pub(super) fn remote(store: Arc<Remote>, name: &str) -> Result<Self> {
+        let upload = RemoteUpload::new(store, name)?;
+        Ok(Self { inner: Inner::Remote(upload), gathered: Vec::new(), gathered_bytes: 0 })
+    }
+
+    /// Appends `bytes`. After an error the upload is void.
+    pub async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        if let Inner::Remote(upload) = &mut self.inner {
+            let result = upload.write(bytes).await;
+            if result.is_err() {
+                self.inner = Inner::Failed;
+            }
+            return result;
+        }
+        self.gathered_bytes += bytes.len();
+        self.gathered.push(bytes);
+        if self.gathered_bytes >= LOCAL_BLOCK { self.flush().await } else { Ok(()) }
+    }
+
+    /// Makes the object appear and returns its length in bytes. It is durable then.
+    pub async fn finish(mut self) -> Result<u64> {
+        self.flush().await?;
+        match self.inner {
+            Inner::Local(upload) => compute(move || upload.finish()).await,
+            Inner::Remote(upload) => upload.finish().await,
+            Inner::Failed => Err(void()),
+        }
+    }
+
+    /// Hands what was gathered to the local file, if that is what this is.
+    async fn flush(&mut self) -> Result<()> {
+        // Taken out while it is elsewhere, so that a failed or abandoned write leaves the upload void, not torn.
+        let mut upload = match std::mem::replace(&mut self.inner, Inner::Failed) {
+            Inner::Local(upload) => upload,
+            Inner::Failed => return Err(void()),
+            remote => {
+                self.inner = remote;
+                return Ok(());
+            }
+        };
+        let chunks = std::mem::take(&mut self.gathered);
+        self.gathered_bytes = 0;
+        let write = move || upload.write(&chunks).map(|()| upload);
+        self.inner = Inner::Local(compute(write).await?);
+        Ok(())
+    }
+}
+
+fn void() -> Error {
+    Error::Internal("an upload was used after it had failed".into())
+}
