@@ -51,7 +51,10 @@ pub(super) struct Common {
 impl std::fmt::Debug for Common {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // Store options may be secrets.
-        f.debug_struct("Common").field("output", &self.output).field("verbose", &self.verbose).finish_non_exhaustive()
+        f.debug_struct("Common")
+            .field("output", &self.output)
+            .field("verbose", &self.verbose)
+            .finish_non_exhaustive()
     }
 }
 

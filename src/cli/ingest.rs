@@ -6,18 +6,18 @@ use std::path::{Path, PathBuf};
 
 use arrow_schema::Schema;
 
+use super::Context;
 use super::bar::Bar;
 use super::exit::Exit;
 use super::out::{Out, Stop};
 use super::render::{self, Facts};
 use super::values::{self, Names};
-use super::Context;
 use crate::error::{Error, Result};
 use crate::ingest::ingest;
 use crate::options::{IngestOptions, OnBadFile, OnBadRow};
 use crate::policy::NullKey;
 use crate::report::IngestReport;
-use crate::source::Format;
+use crate::source::discover::Format;
 use crate::source::ndjson::schema_of_file;
 use crate::token::TokenHash;
 
@@ -186,7 +186,9 @@ fn headline(report: &IngestReport) -> String {
         };
     }
     match report.version {
-        Some(version) if report.committed && report.created => format!("created the table, committed version {version}"),
+        Some(version) if report.committed && report.created => {
+            format!("created the table, committed version {version}")
+        }
         Some(version) if report.committed => format!("committed version {version}"),
         _ => format!("nothing to commit, {stands}"),
     }
@@ -237,7 +239,8 @@ mod tests {
     #[test]
     fn the_summary_says_what_happened() {
         let rows = Accounting { read: 2000, accepted: 1500, duplicate: 500, ..Accounting::default() };
-        let mut report = IngestReport { table: "/t".into(), version: Some(1), rows, ..IngestReport::default() };
+        let mut report =
+            IngestReport { table: "/t".into(), version: Some(1), rows, ..IngestReport::default() };
         report.committed = true;
         report.created = true;
         report.seconds = 0.5;

@@ -48,7 +48,11 @@ async fn watch(seen: Interrupts, screen: Screen, ingest: Option<Progress>) {
     });
     let second = signals.next().await;
     if ingest.is_committing() {
-        leave(&screen, Exit::Unknown, "interrupted while committing: the outcome is unknown; re-running is safe");
+        leave(
+            &screen,
+            Exit::Unknown,
+            "interrupted while committing: the outcome is unknown; re-running is safe",
+        );
     }
     leave(&screen, exit(second), "interrupted before the commit; the table is unchanged");
 }

@@ -149,7 +149,11 @@ mod tests {
             bytes: 2_000_000,
             void: void.map(str::to_owned),
         };
-        let text = text(&[line(2, "ingest", Some("batch committed")), line(1, "ingest", None), line(0, "create", None)]);
+        let text = text(&[
+            line(2, "ingest", Some("batch committed")),
+            line(1, "ingest", None),
+            line(0, "create", None),
+        ]);
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[1].ends_with("VOID: batch committed"), "{text}");
         assert!(lines[2].contains("1,500") && lines[2].ends_with("batch b1"), "{text}");

@@ -159,7 +159,9 @@ fn not_understood(error: &clap::Error, words: &[OsString]) -> Exit {
 /// Whether JSON was asked for, in a command line that was not understood.
 fn wants_json(words: &[OsString]) -> bool {
     words.iter().any(|word| word == "--output=json")
-        || words.windows(2).any(|pair| pair.first().is_some_and(|w| w == "--output") && pair.last().is_some_and(|w| w == "json"))
+        || words.windows(2).any(|pair| {
+            pair.first().is_some_and(|w| w == "--output") && pair.last().is_some_and(|w| w == "json")
+        })
 }
 
 fn failure(kind: &str, message: &str, exit: Exit) -> serde_json::Value {

@@ -119,7 +119,9 @@ mod tests {
     #[test]
     fn unknown_is_told_with_what_to_do_and_without_numbers() {
         let outcome = outcome(None);
-        assert!(text(&outcome).starts_with("batch b\\u{7} is unknown to the table as of version 7; to run it"));
+        assert!(
+            text(&outcome).starts_with("batch b\\u{7} is unknown to the table as of version 7; to run it")
+        );
         let json = serde_json::to_value(&outcome).unwrap();
         assert_eq!(json["outcome"], "unknown");
         assert!(json.get("accepted").is_none() && json.get("version").is_none());

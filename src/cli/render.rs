@@ -38,7 +38,9 @@ pub(super) fn percent(part: u64, whole: u64) -> String {
 
 /// Text that came from outside, without control characters that a terminal would obey.
 pub(super) fn clean(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { Part::Escaped(c.escape_default()) } else { Part::Plain(Some(c)) }).collect()
+    text.chars()
+        .flat_map(|c| if c.is_control() { Part::Escaped(c.escape_default()) } else { Part::Plain(Some(c)) })
+        .collect()
 }
 
 /// [`clean`], but lines stay lines.

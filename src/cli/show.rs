@@ -55,8 +55,8 @@ pub(super) async fn run(args: Args, context: &Context, out: &mut Out) -> Result<
     };
     let mut found = None;
     history(&ledger, version..version + 1, |entry, applied| found = Some((entry, applied))).await?;
-    let (entry, applied) =
-        found.ok_or_else(|| Error::corrupt(name::manifest(version), "it was there a moment ago and is absent"))?;
+    let (entry, applied) = found
+        .ok_or_else(|| Error::corrupt(name::manifest(version), "it was there a moment ago and is absent"))?;
     let line = Line::of(entry.clone(), &applied);
     let table = table_url(ledger.store());
     let shown = Shown { table, version, kind: line.kind, void: line.void.clone(), manifest: &entry };
@@ -101,7 +101,13 @@ fn lists(ingest: &Ingest) -> String {
     let number = render::number;
     section(
         "SOURCES",
-        &[("read", Align::Right), ("accepted", Align::Right), ("duplicate", Align::Right), ("rejected", Align::Right), ("source", Align::Left)],
+        &[
+            ("read", Align::Right),
+            ("accepted", Align::Right),
+            ("duplicate", Align::Right),
+            ("rejected", Align::Right),
+            ("source", Align::Left),
+        ],
         (ingest.sources.iter())
             .map(|source| {
                 let url = match source.replay_of {
@@ -109,7 +115,13 @@ fn lists(ingest: &Ingest) -> String {
                     None => source.url.clone(),
                 };
                 let rows = &source.rows;
-                vec![number(rows.read), number(rows.accepted), number(rows.duplicate), number(rows.rejected), url]
+                vec![
+                    number(rows.read),
+                    number(rows.accepted),
+                    number(rows.duplicate),
+                    number(rows.rejected),
+                    url,
+                ]
             })
             .collect(),
     );
@@ -121,7 +133,8 @@ fn lists(ingest: &Ingest) -> String {
     let sized = [("rows", Align::Right), ("size", Align::Right), ("name", Align::Left)];
     let row = |rows: u64, bytes: u64, name: &String| vec![number(rows), render::size(bytes), name.clone()];
     section("DATA FILES", &sized, ingest.files.iter().map(|f| row(f.rows, f.bytes, &f.name)).collect());
-    let mut runs: Vec<_> = ingest.runs.iter().map(|run| row(run.tokens.count, run.bytes, &run.name)).collect();
+    let mut runs: Vec<_> =
+        ingest.runs.iter().map(|run| row(run.tokens.count, run.bytes, &run.name)).collect();
     if !ingest.inline.is_empty() {
         let count = ingest.inline.0.len() as u64;
         runs.push(row(count, count * 16, &"(in the manifest)".into()));
@@ -131,7 +144,11 @@ fn lists(ingest: &Ingest) -> String {
     if let Some(change) = &ingest.schema {
         let fields = change.schema.fields();
         let row = |field: &arrow_schema::FieldRef| vec![field.name().clone(), field.data_type().to_string()];
-        section("SCHEMA FROM HERE ON", &[("column", Align::Left), ("type", Align::Left)], fields.iter().map(row).collect());
+        section(
+            "SCHEMA FROM HERE ON",
+            &[("column", Align::Left), ("type", Align::Left)],
+            fields.iter().map(row).collect(),
+        );
     }
     text
 }

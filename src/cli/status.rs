@@ -122,14 +122,16 @@ fn text(status: &Status<'_>) -> String {
     if let Some(last) = &status.last_commit {
         facts.add("last commit", format!("version {} at {}", render::number(last.version), last.time));
     }
-    let key: Vec<String> = status.key.iter().map(|column| format!("{} ({})", column.name, column.kind)).collect();
+    let key: Vec<String> =
+        status.key.iter().map(|column| format!("{} ({})", column.name, column.kind)).collect();
     facts.add("key", key.join(", "));
     facts.add("rows", render::number(status.rows));
     if status.keyless > 0 {
         facts.add("without key", render::number(status.keyless));
     }
     facts.add("files", format!("{} ({})", render::number(status.files as u64), render::size(status.bytes)));
-    let mut tokens = format!("{} in {}", render::number(status.tokens), render::count(status.runs as u64, "run"));
+    let mut tokens =
+        format!("{} in {}", render::number(status.tokens), render::count(status.runs as u64, "run"));
     tokens.push_str(&format!(" ({})", render::size(status.run_bytes)));
     if status.inline_tokens > 0 {
         tokens.push_str(&format!(", {} of them in manifests", render::number(status.inline_tokens as u64)));

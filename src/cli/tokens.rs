@@ -56,7 +56,11 @@ pub(super) async fn run(args: Args, context: &Context, out: &mut Out) -> Result<
     };
     out.reply(&reply, || {
         let (tokens, runs) = (render::count(exported.tokens, "token"), render::count(exported.runs, "run"));
-        format!("wrote {tokens} of {runs} to {} ({})\n", render::clean(&reply.file), render::size(exported.bytes))
+        format!(
+            "wrote {tokens} of {runs} to {} ({})\n",
+            render::clean(&reply.file),
+            render::size(exported.bytes)
+        )
     })?;
     Ok(Exit::Done)
 }

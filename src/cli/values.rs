@@ -9,7 +9,7 @@ use clap::builder::PossibleValue;
 use crate::error::{Error, Result};
 use crate::options::{MIN_MEMORY, OnBadFile, OnBadRow};
 use crate::policy::NullKey;
-use crate::source::Format;
+use crate::source::discover::Format;
 use crate::token::TokenHash;
 
 /// A size in bytes: `512MB` (decimal), `1GiB` (binary), or a plain number.
@@ -50,7 +50,8 @@ impl FromStr for Names {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let names: Vec<String> = split(text, ',').into_iter().map(|part| unescape(part).trim().to_owned()).collect();
+        let names: Vec<String> =
+            split(text, ',').into_iter().map(|part| unescape(part).trim().to_owned()).collect();
         if names.iter().any(String::is_empty) {
             return Err("expected names separated by commas; none may be empty".into());
         }
@@ -145,7 +146,9 @@ impl ValueEnum for OnBadRow {
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
         Some(match self {
-            Self::Quarantine => PossibleValue::new("quarantine").help("Keep the row out, with reason and origin"),
+            Self::Quarantine => {
+                PossibleValue::new("quarantine").help("Keep the row out, with reason and origin")
+            }
             Self::Fail => PossibleValue::new("fail").help("Stop; nothing is committed"),
         })
     }

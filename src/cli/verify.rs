@@ -48,7 +48,8 @@ pub(super) async fn run(args: Args, context: &Context, out: &mut Out) -> Result<
     });
     out.reply(&json, || {
         if !problems.is_empty() {
-            let list: String = problems.iter().map(|problem| format!("- {}\n", render::clean(problem))).collect();
+            let list: String =
+                problems.iter().map(|problem| format!("- {}\n", render::clean(problem))).collect();
             return format!("{}\n{list}", render::count(problems.len() as u64, "problem"));
         }
         format!(

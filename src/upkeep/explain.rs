@@ -11,7 +11,7 @@ use crate::ledger::{Ledger, name};
 use crate::runs::OpenRun;
 use crate::source::input::Input;
 use crate::source::parquet::ParquetFile;
-use crate::store::{Store, compute};
+use crate::store::compute;
 use crate::token::{KeyKind, Token, TokenSpec};
 
 /// Rows decoded at a time while a data file is searched.
@@ -69,7 +69,8 @@ pub async fn explain(ledger: &Ledger, key: &KeyText) -> Result<Explanation> {
 /// The version that accepted `token`, and the object that says so.
 async fn find_version(ledger: &Ledger, token: Token) -> Result<Option<(u64, String)>> {
     let (store, state) = (ledger.store(), ledger.state());
-    if let Some((version, _)) = state.inline.iter().find(|(_, tokens)| tokens.0.binary_search(&token).is_ok()) {
+    if let Some((version, _)) = state.inline.iter().find(|(_, tokens)| tokens.0.binary_search(&token).is_ok())
+    {
         return Ok(Some((*version, name::manifest(*version))));
     }
     for live in state.runs.values().filter(|live| (live.item.min..=live.item.max).contains(&token.0)) {
@@ -82,8 +83,15 @@ async fn find_version(ledger: &Ledger, token: Token) -> Result<Option<(u64, Stri
     Ok(None)
 }
 
-async fn accepted(ledger: &Ledger, key: &KeyText, token: Token, version: u64, index: String) -> Result<Acceptance> {
-    let absent = || Error::corrupt(name::manifest(version), format!("it is absent, and {index} refers to it"));
+async fn accepted(
+    ledger: &Ledger,
+    key: &KeyText,
+    token: Token,
+    version: u64,
+    index: String,
+) -> Result<Acceptance> {
+    let absent =
+        || Error::corrupt(name::manifest(version), format!("it is absent, and {index} refers to it"));
     let entry = ledger.read(version).await?.ok_or_else(absent)?;
     let mut acceptance = Acceptance {
         version,
@@ -112,7 +120,8 @@ async fn accepted(ledger: &Ledger, key: &KeyText, token: Token, version: u64, in
 async fn candidates(ledger: &Ledger, key: &KeyText, entry: &Entry) -> Result<Vec<DataFile>> {
     let live = &ledger.state().files;
     let added = entry.ingest().map_or(&[][..], |ingest| &ingest.files);
-    let mut files: Vec<DataFile> = added.iter().filter(|file| live.contains_key(&file.name)).cloned().collect();
+    let mut files: Vec<DataFile> =
+        added.iter().filter(|file| live.contains_key(&file.name)).cloned().collect();
     if files.len() < added.len() {
         let mut seen = None;
         let mut later: Vec<_> = live.values().filter(|file| file.since > entry.version).collect();
@@ -153,9 +162,9 @@ fn may_hold(spec: &TokenSpec, file: &DataFile, key: &KeyText) -> bool {
 async fn find_row(ledger: &Ledger, file: &DataFile, token: Token) -> Result<Option<u64>> {
     let spec = ledger.identity().token.clone();
     let url = ledger.store().location_of(&file.name);
-    let input = open_data_file(ledger.store(), file).await?;
+    let (store, name, size) = (ledger.store().clone(), file.name.clone(), file.bytes);
     compute(move || {
-        let parquet = ParquetFile::open(input, &url)?;
+        let parquet = ParquetFile::open(Input::of_object(&store, &name, size)?, &url)?;
         let key = spec.bind(parquet.schema(), &url)?;
         let mut row = 0;
         for group in parquet.row_groups() {

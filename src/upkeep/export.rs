@@ -88,7 +88,8 @@ impl Export {
             .set_column_dictionary_enabled("token".into(), false)
             .build();
         let file = File::create(&partial).map_err(|e| trouble(to, e))?;
-        let writer = ArrowWriter::try_new(file, Arc::clone(&schema), Some(properties)).map_err(|e| trouble(to, e))?;
+        let writer =
+            ArrowWriter::try_new(file, Arc::clone(&schema), Some(properties)).map_err(|e| trouble(to, e))?;
         Ok(Self { writer: Some(writer), schema, partial, to: to.to_owned(), done: Exported::default() })
     }
 
