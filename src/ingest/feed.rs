@@ -4,10 +4,11 @@
 //! results to come. So reading, decoding and hashing overlap with everything behind them, a fixed number of chunks
 //! is in memory at a time, and no timing can change the order.
 
+use std::io::{Cursor, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::BooleanBufferBuilder;
-use arrow_schema::{Schema, SchemaRef};
+use arrow_schema::SchemaRef;
 use futures::FutureExt;
 use tokio::sync::mpsc;
 
@@ -15,8 +16,8 @@ use super::plan::Planned;
 use crate::error::{Error, Result};
 use crate::source::input::Input;
 use crate::source::ndjson::{BLOCK_BYTES, Block, Decoded, Decoder, Lines};
-use crate::source::parquet::ParquetFile;
-use crate::source::{Format, SourceFile};
+use crate::source::discover::{Format, SourceFile};
+use crate::source::parquet::{ParquetFile, RowGroup};
 use crate::store::compute;
 use crate::token::{BoundKey, TokenSpec, Tokens};
 use crate::workers::{Started, Workers};
@@ -29,8 +30,8 @@ const KEY_BATCH: usize = 8192;
 
 /// One chunk, ready to be judged.
 pub(super) enum Prepared {
-    /// Rows of a row group, from `first` on; the last piece of the group if `last`.
-    RowGroup { file: Arc<ParquetFile<Input>>, index: usize, tokens: Tokens, last: bool },
+    /// Rows of a row group, after those of the piece before; the last piece of the group if `last`.
+    RowGroup { group: RowGroup<Input>, tokens: Tokens, last: bool },
     /// Lines of text.
     Block { block: Arc<Block>, decoded: Decoded, tokens: Tokens, contract: SchemaRef },
     /// The source has ended, unchanged since it was opened.
@@ -73,8 +74,9 @@ pub(super) fn start(sources: Arc<Vec<Planned>>, recipe: Recipe) -> Chunks {
     let (sender, receiver) = mpsc::channel(recipe.workers.count().max(1));
     let feed = async move {
         for (number, planned) in sources.iter().enumerate() {
-            let Planned::Read { file, .. } = planned else { continue };
-            let feeder = Feeder { number, file: file.clone(), recipe: &recipe, sender: &sender };
+            let Planned::Read { file, head, .. } = planned else { continue };
+            let (file, head) = (file.clone(), head.clone());
+            let feeder = Feeder { number, file, head, recipe: &recipe, sender: &sender };
             if let Err(error) = feeder.feed().await {
                 let _ = sender.send((number, async move { Err(error) }.boxed())).await;
                 return;
@@ -88,6 +90,7 @@ pub(super) fn start(sources: Arc<Vec<Planned>>, recipe: Recipe) -> Chunks {
 struct Feeder<'a> {
     number: usize,
     file: SourceFile,
+    head: Option<Arc<Vec<u8>>>,
     recipe: &'a Recipe,
     sender: &'a mpsc::Sender<(usize, Started<Prepared>)>,
 }
@@ -106,43 +109,54 @@ impl Feeder<'_> {
 
     async fn feed_parquet(&self, input: &Input) -> Result<()> {
         let (input, url) = (input.clone(), self.file.url.clone());
-        let file = Arc::new(compute(move || ParquetFile::open(input, &url)).await?);
+        let file = compute(move || ParquetFile::open(input, &url)).await?;
         let key = self.recipe.spec.bind(file.schema(), &self.file.url)?;
-        for index in 0..file.row_groups() {
-            if file.row_group(index).rows() <= PIECE_ROWS {
-                let (file, key) = (Arc::clone(&file), key.clone());
+        for group in file.row_groups() {
+            if group.num_rows() <= PIECE_ROWS {
+                let key = key.clone();
                 let work = move || {
-                    let batches = file.row_group(index).key_batches(&key.paths(), KEY_BATCH)?;
+                    let batches = group.key_batches(&key.paths(), KEY_BATCH)?;
                     let tokens = tokenise(batches, &key, usize::MAX)?.0;
-                    Ok(Prepared::RowGroup { file, index, tokens, last: true })
+                    Ok(Prepared::RowGroup { group, tokens, last: true })
                 };
                 self.send(self.recipe.workers.start(work)).await?;
             } else {
-                self.feed_large_row_group(&file, index, &key).await?;
+                self.feed_large_row_group(&group, &key).await?;
             }
         }
         Ok(())
     }
 
     /// A row group too large to be one chunk is read piece by piece, each once the one before was taken.
-    async fn feed_large_row_group(&self, file: &Arc<ParquetFile<Input>>, index: usize, key: &BoundKey) -> Result<()> {
-        let mut left = file.row_group(index).rows();
-        let mut batches = Some(file.row_group(index).key_batches(&key.paths(), KEY_BATCH)?);
-        while let Some(rest) = batches.take() {
+    async fn feed_large_row_group(&self, group: &RowGroup<Input>, key: &BoundKey) -> Result<()> {
+        let mut left = group.num_rows();
+        let (first, paths) = (group.clone(), key.paths());
+        let mut batches = compute(move || first.key_batches(&paths, KEY_BATCH)).await?;
+        loop {
             let key = key.clone();
-            let (tokens, rest) = compute(move || tokenise(rest, &key, PIECE_ROWS)).await?;
+            let (tokens, rest) = compute(move || tokenise(batches, &key, PIECE_ROWS)).await?;
+            batches = rest;
             left = left.saturating_sub(tokens.tokens.len());
             let last = left == 0 || tokens.tokens.is_empty();
-            let piece = Prepared::RowGroup { file: Arc::clone(file), index, tokens, last };
+            let piece = Prepared::RowGroup { group: group.clone(), tokens, last };
             self.send(async move { Ok(piece) }.boxed()).await?;
-            batches = (!last).then_some(rest);
+            if last {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     async fn feed_ndjson(&self, input: &Input) -> Result<()> {
         let (input, max_line, block_bytes) = (input.clone(), self.recipe.max_line, self.recipe.block_bytes);
-        let mut lines = compute(move || Ok(Lines::new(input.reader()?, block_bytes, max_line))).await?;
+        let head = self.head.clone();
+        let mut lines = compute(move || {
+            let reader: Box<dyn Read + Send> = match head {
+                Some(head) => Box::new(Cursor::new(head.as_ref().clone()).chain(input.reader()?)),
+                None => input.reader()?,
+            };
+            Ok(Lines::new(reader, block_bytes, max_line))
+        })
+        .await?;
         loop {
             let url = self.file.url.clone();
             let (block, rest) = compute(move || {
@@ -204,9 +218,4 @@ where
         }
     }
     Ok((Tokens { tokens: all, keyless: keyless.map(|mut builder| builder.finish()) }, batches))
-}
-
-/// The key columns as `schema` has them, for a message.
-pub(super) fn columns(schema: &Schema) -> String {
-    schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ")
 }

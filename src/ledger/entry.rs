@@ -47,7 +47,7 @@ pub struct Entry {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Body {
-    /// The table comes to be. Only in version 0.
+    /// The table comes to be: once, and before all else.
     Create(Create),
     /// Rows were judged, and the survivors added.
     Ingest(Box<Ingest>),
@@ -251,8 +251,9 @@ impl InlineTokens {
 impl Entry {
     /// The bytes of this entry, as they are stored. Stable: the same entry always gives the same bytes.
     pub fn encode(&self) -> Result<Vec<u8>> {
-        let mut bytes = serde_json::to_vec_pretty(self)
-            .map_err(|e| Error::Internal(format!("version {} cannot be written as JSON: {e}", self.version)))?;
+        let mut bytes = serde_json::to_vec_pretty(self).map_err(|e| {
+            Error::Internal(format!("version {} cannot be written as JSON: {e}", self.version))
+        })?;
         bytes.push(b'\n');
         Ok(bytes)
     }

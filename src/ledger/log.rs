@@ -135,11 +135,12 @@ impl Ledger {
         let state = State::default();
         let mut ledger = Self { store, identity, state, patience: Patience::default() };
         ledger.refresh().await?;
-        while ledger.state.entries == 0 {
+        // Void entries may stand before the creation; another creator's is as good as ours.
+        while ledger.state.table.is_empty() {
             let create = Create { table: ledger.identity.table.clone(), policy: policy.clone() };
             let entry = ledger.entry(by, Body::Create(create))?;
             if let Proposal::Void(void) = ledger.propose(&entry).await? {
-                return Err(Error::Internal(format!("version 0 is void: {void}")));
+                return Err(Error::Internal(format!("the table's first entry is void: {void}")));
             }
         }
         Ok(ledger)
@@ -259,12 +260,12 @@ impl Ledger {
     }
 
     fn admit(&mut self, entry: &Entry, hash: u128) -> Result<Applied> {
-        if self.state.entries == 0
+        if self.state.table.is_empty()
             && let Body::Create(create) = &entry.body
             && create.table != self.identity.table
         {
             return Err(Error::corrupt(
-                name::manifest(0),
+                name::manifest(entry.version),
                 format!("it belongs to table {}, {} to {}", create.table, name::TABLE, self.identity.table),
             ));
         }

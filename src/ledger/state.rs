@@ -23,7 +23,7 @@ pub struct State {
     /// Hash of the last entry's bytes: the next entry's `prev`.
     #[serde(with = "hex128")]
     pub tip: u128,
-    /// The table's identity; empty before version 0.
+    /// The table's identity; empty before its creation.
     pub table: String,
     /// The schema, once the first rows gave one.
     pub schema: Option<Schema>,
@@ -107,10 +107,13 @@ pub enum Void {
         /// The version it names.
         made_for: u64,
     },
-    /// Only version 0 creates, and version 0 only creates.
-    #[error("only version 0 creates a table, and it does nothing else")]
+    /// A table is created once, and before all else.
+    #[error("a table is created once, and before all else")]
     NotTheBeginning,
-    /// An object was staged below the floor, or has no staged name.
+    /// An object has no staged name, or one from a stage that is yet to come, which vacuum could not judge.
+    #[error("{0} is not the name of an object staged for this version or before")]
+    NotStaged(String),
+    /// An object was staged below the floor.
     #[error("{0} was staged below the floor and may be gone")]
     BelowFloor(String),
     /// An object is named that is live already.
@@ -125,6 +128,9 @@ pub enum Void {
     /// A source was consumed before.
     #[error("source {0} was consumed before")]
     SourceCommitted(String),
+    /// A source is called a replay of one that was not consumed by the version named.
+    #[error("source {0} is no replay: it was not consumed before")]
+    NotReplayed(String),
     /// The rows were judged under other rules.
     #[error("the policy has changed since the rows were judged")]
     PolicyChanged,
@@ -152,7 +158,8 @@ impl State {
         if verdict.is_ok() {
             self.fold(entry);
         }
-        self.entries += 1;
+        // Only a forged checkpoint is ever full: the numbers of real ledgers start at 0.
+        self.entries = self.entries.saturating_add(1);
         self.tip = hash;
         match verdict {
             Ok(()) => Applied::Valid,
@@ -165,15 +172,16 @@ impl State {
         if entry.version != self.entries || entry.prev != self.tip {
             return Err(Void::Misplaced { made_for: entry.version });
         }
-        if matches!(entry.body, Body::Create(_)) != (self.entries == 0) {
-            return Err(Void::NotTheBeginning);
-        }
-        if self.entries > 0 && self.table.is_empty() {
+        // Not "version 0 creates": a void entry there would leave a ledger that can never become a table.
+        if matches!(entry.body, Body::Create(_)) != self.table.is_empty() {
             return Err(Void::NotTheBeginning);
         }
         match &entry.body {
+            Body::Create(create) if create.table.is_empty() => Err(Void::NotTheBeginning),
             Body::Create(_) | Body::Policy { .. } => Ok(()),
-            Body::Fence { floor } if *floor < self.floor || *floor > entry.version => Err(Void::Floor(*floor)),
+            Body::Fence { floor } if *floor < self.floor || *floor > entry.version => {
+                Err(Void::Floor(*floor))
+            }
             Body::Fence { .. } => Ok(()),
             Body::Compact(compact) => self.check_compact(compact),
             Body::Ingest(ingest) => self.check_ingest(ingest),
@@ -199,9 +207,13 @@ impl State {
         {
             return Err(Void::BatchCommitted(batch.id.clone()));
         }
-        for source in ingest.sources.iter().filter(|source| source.replay_of.is_none()) {
-            if source.id.is_some_and(|id| self.sources.contains_key(&id)) {
-                return Err(Void::SourceCommitted(source.url.clone()));
+        for source in &ingest.sources {
+            let seen = source.id.and_then(|id| self.sources.get(&id)).map(|seen| seen.version);
+            match source.replay_of {
+                None if seen.is_some() => return Err(Void::SourceCommitted(source.url.clone())),
+                // Rows of a replay are dropped unread, so the first reading must really be there.
+                Some(_) if seen != source.replay_of => return Err(Void::NotReplayed(source.url.clone())),
+                _ => {}
             }
         }
         let names = (ingest.files.iter().map(|f| &f.name))
@@ -212,25 +224,26 @@ impl State {
     }
 
     fn check_sums(&self, ingest: &Ingest) -> Result<(), Void> {
-        if !ingest.rows.is_conserved() {
+        let conserved = ingest.sources.iter().all(|source| source.rows.is_conserved());
+        if !conserved || !ingest.rows.is_conserved() {
             return Err(Void::Sums("rows read are not the sum of their verdicts"));
         }
         let mut of_sources = Accounting::default();
         ingest.sources.iter().for_each(|source| of_sources.add(&source.rows));
-        if of_sources != ingest.rows {
+        // No verdict counts more rows than were read, so where the reads do not overflow nothing does.
+        let read = sum(ingest.sources.iter().map(|source| source.rows.read));
+        if read != Some(ingest.rows.read) || of_sources != ingest.rows {
             return Err(Void::Sums("rows are not the sum of the sources' rows"));
         }
-        let rows = sum(ingest.files.iter().map(|f| f.rows));
-        if rows != ingest.rows.accepted {
+        let files = FileSums::of(ingest.files.iter())?;
+        if files.rows != ingest.rows.accepted {
             return Err(Void::Sums("accepted rows are not the rows of the data files"));
         }
-        let keyless = sum(ingest.files.iter().map(|f| f.keyless));
-        let of_files = ingest.files.iter().fold(TokenSum::default(), |sum, f| sum.plus(f.tokens));
-        let of_runs = (ingest.runs.iter().map(|r| r.tokens)).fold(TokenSum::of(&ingest.inline.0), TokenSum::plus);
-        if keyless != ingest.keyless || rows != of_files.count.wrapping_add(keyless) || of_files != ingest.added {
+        if files.keyless != ingest.keyless || files.tokens != ingest.added {
             return Err(Void::Sums("the data files' tokens are not the tokens added"));
         }
-        if of_runs != ingest.added {
+        let runs = ingest.runs.iter().map(|run| run.tokens).chain([TokenSum::of(&ingest.inline.0)]);
+        if sum_tokens(runs) != Some(ingest.added) {
             return Err(Void::Sums("the token runs are not the tokens added"));
         }
         if self.total.plus(ingest.added) != ingest.total {
@@ -240,34 +253,32 @@ impl State {
     }
 
     fn check_compact(&self, compact: &Compact) -> Result<(), Void> {
-        let mut tokens = TokenSum::default();
+        let mut tokens = Vec::new();
         let mut seen = BTreeSet::new();
         for name in &compact.runs_removed {
             let run = self.runs.get(name).filter(|_| seen.insert(name));
-            tokens = tokens.plus(run.ok_or_else(|| Void::NotLive(name.clone()))?.item.tokens);
+            tokens.push(run.ok_or_else(|| Void::NotLive(name.clone()))?.item.tokens);
         }
         let mut versions = BTreeSet::new();
         for version in &compact.inline_removed {
             let inline = self.inline.get(version).filter(|_| versions.insert(version));
-            let inline = inline.ok_or_else(|| Void::NotLive(format!("the inline tokens of version {version}")))?;
-            tokens = tokens.plus(TokenSum::of(&inline.0));
+            let inline =
+                inline.ok_or_else(|| Void::NotLive(format!("the inline tokens of version {version}")))?;
+            tokens.push(TokenSum::of(&inline.0));
         }
-        let mut data = (0, 0, TokenSum::default());
-        let plus = |sum: (u64, u64, TokenSum), file: &DataFile| {
-            (sum.0.wrapping_add(file.rows), sum.1.wrapping_add(file.keyless), sum.2.plus(file.tokens))
-        };
+        let mut files = Vec::new();
         for name in &compact.files_removed {
             let file = self.files.get(name).filter(|_| seen.insert(name));
-            let file = &file.ok_or_else(|| Void::NotLive(name.clone()))?.item;
-            data = plus(data, file);
+            files.push(&file.ok_or_else(|| Void::NotLive(name.clone()))?.item);
         }
-        let names = compact.runs_added.iter().map(|r| &r.name).chain(compact.files_added.iter().map(|f| &f.name));
+        let names =
+            compact.runs_added.iter().map(|r| &r.name).chain(compact.files_added.iter().map(|f| &f.name));
         self.check_new_names(names)?;
-        if tokens != compact.runs_added.iter().fold(TokenSum::default(), |sum, r| sum.plus(r.tokens)) {
+        let removed = sum_tokens(tokens.into_iter());
+        if removed.is_none() || removed != sum_tokens(compact.runs_added.iter().map(|run| run.tokens)) {
             return Err(Void::Sums("the new runs do not hold the tokens of the old"));
         }
-        let added = compact.files_added.iter().fold((0, 0, TokenSum::default()), plus);
-        if data != added {
+        if FileSums::of(files.into_iter())? != FileSums::of(compact.files_added.iter())? {
             return Err(Void::Sums("the new data files do not hold the rows of the old"));
         }
         Ok(())
@@ -276,8 +287,10 @@ impl State {
     fn check_new_names<'a>(&self, names: impl Iterator<Item = &'a String>) -> Result<(), Void> {
         let mut new = BTreeSet::new();
         for name in names {
-            if !StagedName::parse(name).is_some_and(|staged| staged.stage >= self.floor) {
-                return Err(Void::BelowFloor(name.clone()));
+            match StagedName::parse(name) {
+                Some(staged) if staged.stage < self.floor => return Err(Void::BelowFloor(name.clone())),
+                Some(staged) if staged.stage <= self.entries => {}
+                _ => return Err(Void::NotStaged(name.clone())),
             }
             let known = self.files.contains_key(name)
                 || self.runs.contains_key(name)
@@ -295,6 +308,7 @@ impl State {
             Body::Create(create) => {
                 self.table.clone_from(&create.table);
                 self.policy = create.policy.clone();
+                self.policy_version = since;
             }
             Body::Policy { policy } => {
                 self.policy = policy.clone();
@@ -328,8 +342,9 @@ impl State {
         if !ingest.inline.is_empty() {
             self.inline.insert(since, ingest.inline.clone());
         }
-        self.quarantine
-            .extend(ingest.quarantine.iter().map(|file| (file.name.clone(), Live { since, item: file.clone() })));
+        self.quarantine.extend(
+            ingest.quarantine.iter().map(|file| (file.name.clone(), Live { since, item: file.clone() })),
+        );
         self.total = ingest.total;
         self.keyless = self.keyless.wrapping_add(ingest.keyless);
         self.rows.add(&ingest.rows);
@@ -339,15 +354,46 @@ impl State {
         compact.runs_removed.iter().for_each(|name| drop(self.runs.remove(name)));
         compact.inline_removed.iter().for_each(|version| drop(self.inline.remove(version)));
         compact.files_removed.iter().for_each(|name| drop(self.files.remove(name)));
-        self.runs.extend(compact.runs_added.iter().map(|run| (run.name.clone(), Live { since, item: run.clone() })));
+        self.runs.extend(
+            compact.runs_added.iter().map(|run| (run.name.clone(), Live { since, item: run.clone() })),
+        );
         let live = |file: &DataFile| (file.name.clone(), Live { since, item: file.clone() });
         self.files.extend(compact.files_added.iter().map(live));
     }
 }
 
-/// Sums that come from a manifest must not be able to overflow into a panic.
-fn sum(numbers: impl Iterator<Item = u64>) -> u64 {
-    numbers.fold(0, u64::wrapping_add)
+/// What data files hold together.
+#[derive(PartialEq)]
+struct FileSums {
+    rows: u64,
+    keyless: u64,
+    tokens: TokenSum,
+}
+
+impl FileSums {
+    fn of<'a>(files: impl Iterator<Item = &'a DataFile> + Clone) -> Result<Self, Void> {
+        if !files.clone().all(|f| f.tokens.count.checked_add(f.keyless) == Some(f.rows)) {
+            return Err(Void::Sums("a data file's rows are not its tokens and its rows without a key"));
+        }
+        let rows = sum(files.clone().map(|f| f.rows));
+        let keyless = sum(files.clone().map(|f| f.keyless));
+        match (rows, keyless, sum_tokens(files.map(|f| f.tokens))) {
+            (Some(rows), Some(keyless), Some(tokens)) => Ok(Self { rows, keyless, tokens }),
+            _ => Err(Void::Sums("no data files hold so many rows")),
+        }
+    }
+}
+
+/// Numbers come from a manifest: a sum that does not fit is `None`, neither a panic nor a small number.
+fn sum(mut numbers: impl Iterator<Item = u64>) -> Option<u64> {
+    numbers.try_fold(0, u64::checked_add)
+}
+
+fn sum_tokens(mut sums: impl Iterator<Item = TokenSum>) -> Option<TokenSum> {
+    sums.try_fold(TokenSum::default(), |all, one| {
+        all.count.checked_add(one.count)?;
+        Some(all.plus(one))
+    })
 }
 
 /// JSON has no 128-bit keys: the sources stand as a list.
@@ -358,12 +404,22 @@ mod sources {
     #[derive(Serialize, Deserialize)]
     struct Row(#[serde(with = "crate::token::hex128")] u128, u64, u64);
 
-    pub(super) fn serialize<S: Serializer>(map: &BTreeMap<u128, SourceSeen>, s: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(
+        map: &BTreeMap<u128, SourceSeen>,
+        s: S,
+    ) -> Result<S::Ok, S::Error> {
         s.collect_seq(map.iter().map(|(id, seen)| Row(*id, seen.version, seen.rows)))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<BTreeMap<u128, SourceSeen>, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        d: D,
+    ) -> Result<BTreeMap<u128, SourceSeen>, D::Error> {
         let rows = Vec::<Row>::deserialize(d)?;
         Ok(rows.into_iter().map(|Row(id, version, rows)| (id, SourceSeen { version, rows })).collect())
     }
 }
+
+#[cfg(test)]
+mod histories;
+#[cfg(test)]
+mod tests;

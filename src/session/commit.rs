@@ -12,6 +12,7 @@ use crate::ledger::entry::{Body, DataFile, Entry, Ingest, QuarantineFile, Schema
 use crate::ledger::log::Proposal;
 use crate::ledger::state::Void;
 use crate::random;
+use crate::runs::Own;
 use crate::verdict::Accounting;
 
 /// How a session ended.
@@ -47,10 +48,11 @@ impl Session {
     /// Commits everything the session staged, as the version after all others, judged against all of them. Returns
     /// the ledger, replayed to that version, for whatever comes next.
     pub async fn commit(mut self) -> Result<(Committed, Ledger)> {
-        let stager = std::mem::replace(&mut self.stager, super::Stager::closed());
+        let stager = self.stager.take().ok_or_else(super::finished)?;
         let files = stager.finish(&self.store, &mut self.namer).await?;
         let quarantine = std::mem::take(&mut self.quarantine).finish().await?;
-        let tokens = self.own.finish(&self.store, &mut self.namer).await?;
+        let own = std::mem::replace(&mut self.own, Own::new(0));
+        let tokens = own.finish(&self.store, &mut self.namer).await?;
         let mut staged = Staged { files, tokens, quarantine };
         let mut losses = 0;
         loop {
@@ -94,7 +96,7 @@ impl Session {
     fn into_ledger(self) -> Result<Ledger> {
         match self.table {
             Table::Real(ledger) => Ok(*ledger),
-            Table::Imagined(..) => Err(Error::Internal("a dry run has no ledger".into())),
+            Table::Imagined(_) => Err(Error::Internal("a dry run has no ledger".into())),
         }
     }
 

@@ -9,6 +9,7 @@ use arrow::buffer::BooleanBuffer;
 
 use crate::error::Result;
 use crate::index::SortedBatch;
+use crate::ledger::name::Namer;
 use crate::policy::NullKey;
 use crate::runs::{Known, Own};
 use crate::store::Store;
@@ -32,17 +33,35 @@ pub struct Verdicts {
 }
 
 impl Verdicts {
+    /// The verdicts on no rows.
+    pub fn none() -> Self {
+        Self {
+            keep: BooleanBuffer::new_unset(0),
+            accepted: 0,
+            keyless: 0,
+            duplicate: 0,
+            no_key: Vec::new(),
+            tokens: TokenSum::default(),
+        }
+    }
+
     /// Whether every row is accepted.
     pub fn all_accepted(&self) -> bool {
         self.accepted == self.keep.len() as u64
     }
 }
 
+/// What rows are judged against.
+pub(super) struct Memory<'a> {
+    pub(super) known: &'a mut Known,
+    pub(super) own: &'a mut Own,
+}
+
 /// Judges a chunk against what is known, and remembers what is new.
-pub(crate) async fn judge(
+pub(super) async fn judge(
     store: &Store,
-    known: &mut Known,
-    own: &mut Own,
+    namer: &mut Namer,
+    memory: Memory<'_>,
     tokens: &Tokens,
     null_key: NullKey,
 ) -> Result<Verdicts> {
@@ -66,9 +85,9 @@ pub(crate) async fn judge(
         }
     };
     let mut duplicate = batch.take_repeats().len();
-    let hits = known.find(store, batch.tokens()).await?;
+    let hits = memory.known.find(store, batch.tokens()).await?;
     duplicate += batch.take(&hits).len();
-    let hits = own.insert(store, batch.tokens()).await?;
+    let hits = memory.own.insert(store, namer, batch.tokens()).await?;
     duplicate += batch.take(&hits).len();
     for row in batch.rows() {
         keep.set_bit(*row as usize, true);

@@ -15,7 +15,7 @@ mod stage;
 pub use commit::Committed;
 pub use judge::Verdicts;
 pub use quarantine::QuarantinedRow;
-pub use stage::Rows;
+pub use stage::{Chunk, Rows};
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ use crate::ledger::{Ledger, TableIdentity};
 use crate::policy::{NullKey, Policy};
 use crate::random;
 use crate::runs::{Known, Own};
-use crate::sink::SinkOptions;
+use crate::sink::{Partition, SinkOptions};
 use crate::store::Store;
 use crate::token::Tokens;
 use crate::verdict::Verdict;
@@ -60,12 +60,16 @@ pub struct Session {
     namer: Namer,
     known: Known,
     own: Own,
-    stager: Stager,
+    /// None once everything is staged.
+    stager: Option<Stager>,
     quarantine: QuarantineWriter,
     contract: Contract,
     null_key: NullKey,
     memory: u64,
     dry_run: bool,
+    sink: SinkOptions,
+    partition_by: Vec<String>,
+    workers: Workers,
     batch: Option<Batch>,
     sources: Vec<SourceUse>,
     skipped: Vec<SkippedSource>,
@@ -75,7 +79,7 @@ pub struct Session {
 /// The table a session works on: an existing one, or (for a dry run) one that is only imagined.
 enum Table {
     Real(Box<Ledger>),
-    Imagined(Box<TableIdentity>, Policy),
+    Imagined(Box<TableIdentity>),
 }
 
 /// The schema that every row of the table fits, and the version that it was derived from.
@@ -106,7 +110,7 @@ impl Session {
         let store = ledger.store().clone();
         let base = ledger.state().schema_version;
         let widened = ledger.state().schema.as_ref() != Some(&*schema);
-        let known = Known::open(&store, ledger.state(), options.memory / 4).await?;
+        let known = Known::open(&store, ledger.state(), options.memory / 8).await?;
         let entries = ledger.state().entries;
         let policy = ledger.state().policy.clone();
         let contract = Contract { schema, base, widened };
@@ -126,7 +130,7 @@ impl Session {
             return Err(Error::Internal("only a dry run can work on a table that does not exist".into()));
         }
         let contract = Contract { schema, base: 0, widened: true };
-        let table = Table::Imagined(Box::new(identity), policy.clone());
+        let table = Table::Imagined(Box::new(identity));
         Self::assemble(table, store, Known::nothing(), 0, &policy, contract, options, workers)
     }
 
@@ -143,14 +147,24 @@ impl Session {
     ) -> Result<Self> {
         let by = Proposer { session: random::identity()?, writer: writer_label() };
         let namer = Namer::new(&by.session, entries);
-        let stager = Stager::new(&contract.schema, &options.sink, workers, options.memory / 4)?;
+        let spec = match &table {
+            Table::Real(ledger) => &ledger.identity().token,
+            Table::Imagined(identity) => &identity.token,
+        };
+        let mut sink = options.sink;
+        sink.partition_by = policy.partition_by.iter().map(|text| Partition::parse(text)).collect::<Result<_>>()?;
+        let stager = Stager::new(&contract.schema, spec, &sink, workers, options.memory / 8 * 3)?;
+        let own = options.memory / 8 * 3;
         Ok(Self {
             table,
             store,
             namer,
             known,
-            own: Own::new(options.memory / 4, options.dry_run),
-            stager,
+            own: if options.dry_run { Own::aside(own)? } else { Own::new(own) },
+            stager: Some(stager),
+            sink,
+            partition_by: policy.partition_by.clone(),
+            workers: workers.clone(),
             quarantine: QuarantineWriter::default(),
             contract,
             null_key: options.null_key.unwrap_or(policy.null_key),
@@ -168,7 +182,7 @@ impl Session {
     pub fn identity(&self) -> &TableIdentity {
         match &self.table {
             Table::Real(ledger) => ledger.identity(),
-            Table::Imagined(identity, _) => identity,
+            Table::Imagined(identity) => identity,
         }
     }
 
@@ -180,7 +194,8 @@ impl Session {
     /// Widens the contract: rows written from here on may have the new columns.
     pub async fn widen(&mut self, schema: Arc<Schema>) -> Result<()> {
         if *schema != *self.contract.schema {
-            self.stager.widen(&self.store, &mut self.namer, &schema).await?;
+            let stager = self.stager.as_mut().ok_or_else(finished)?;
+            stager.widen(&self.store, &mut self.namer, &schema).await?;
             self.contract.schema = schema;
             self.contract.widened = true;
         }
@@ -212,10 +227,8 @@ impl Session {
         // Rows without a key cannot be recognised: those of a source that was consumed before are not kept twice.
         let replay = self.source(source)?.replay_of.is_some();
         let null_key = if replay { NullKey::Quarantine } else { self.null_key };
-        let mut verdicts = judge::judge(&self.store, &mut self.known, &mut self.own, tokens, null_key).await?;
-        if !self.dry_run {
-            self.own.spill_if_full(&self.store, &mut self.namer).await?;
-        }
+        let memory = judge::Memory { known: &mut self.known, own: &mut self.own };
+        let mut verdicts = judge::judge(&self.store, &mut self.namer, memory, tokens, null_key).await?;
         if self.null_key == NullKey::Fail
             && let Some(row) = verdicts.no_key.first()
         {
@@ -239,7 +252,8 @@ impl Session {
         if self.dry_run {
             return Ok(());
         }
-        self.stager.push(&self.store, &mut self.namer, rows).await
+        let stager = self.stager.as_mut().ok_or_else(finished)?;
+        stager.push(&self.store, &mut self.namer, rows).await
     }
 
     /// Keeps a row out: counts it as rejected and writes it to quarantine.
@@ -251,6 +265,11 @@ impl Session {
         self.quarantine.push(&self.store, &mut self.namer, row).await
     }
 
+    /// How files that were staged before are written anew: they have their folders already.
+    fn rewriting(&self) -> SinkOptions {
+        SinkOptions { partition_by: Vec::new(), ..self.sink.clone() }
+    }
+
     fn source(&self, number: u32) -> Result<&SourceUse> {
         self.sources.get(number as usize).ok_or_else(|| Error::Internal(format!("there is no source {number}")))
     }
@@ -260,8 +279,12 @@ impl Session {
     }
 }
 
+fn finished() -> Error {
+    Error::Internal("a session was used after its end".into())
+}
+
 /// Who writes, for people: host and process.
-fn writer_label() -> String {
+pub(crate) fn writer_label() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname")
         .ok()
         .map(|name| name.trim().to_owned())

@@ -1,6 +1,10 @@
 //! Where rows come from: finding the inputs, opening them, and reading Parquet and NDJSON without traps.
 
 pub mod discover;
+#[cfg(test)]
+mod discover_tests;
 pub mod input;
 pub mod ndjson;
 pub mod parquet;
+mod pattern;
+mod unpack;

@@ -104,7 +104,7 @@ impl Place {
     }
 
     /// A store whose folder is this place.
-    pub(super) fn open(&self, options: &[(String, String)]) -> Result<Store> {
+    pub(crate) fn open(&self, options: &[(String, String)]) -> Result<Store> {
         let inner = match self {
             Self::Local(path) => {
                 let root = absolute(path)?;

@@ -5,6 +5,7 @@
 //! plain get, list, put and delete. What it reports as done on a local disk survives a power cut. Credentials never
 //! show in `Debug`, in errors or in logs.
 
+pub(crate) mod aside;
 mod compute;
 mod connect;
 mod explain;
@@ -20,7 +21,8 @@ mod conformance;
 pub(crate) mod loopback;
 
 pub use compute::compute;
-pub(crate) use location::{Place, display_safe};
+pub(crate) use location::{Place, absolute, display_safe};
+pub(crate) use remote::bare_tag;
 pub use upload::Upload;
 
 use crate::error::{Error, Result};

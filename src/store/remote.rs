@@ -84,13 +84,15 @@ impl Remote {
         if range_length(name, &range, u64::MAX)? == 0 {
             return Ok(Bytes::new());
         }
-        let options = GetOptions {
-            range: Some(GetRange::Bounded(range.clone())),
-            if_match: etag.map(str::to_owned),
-            ..GetOptions::default()
-        };
+        let options = GetOptions { range: Some(GetRange::Bounded(range.clone())), ..GetOptions::default() };
         let result = self.ordinary.get_opts(&self.path(name)?, options).await;
         let result = result.map_err(|e| self.failed("read", name, e))?;
+        // Compared here and not by If-Match, because the stores differ in how they quote their tags.
+        if let (Some(old), Some(new)) = (etag, result.meta.e_tag.as_deref())
+            && bare_tag(old) != bare_tag(new)
+        {
+            return Err(Error::input(self.url_of(name), "it was changed while it was being read; run again"));
+        }
         let length = range_length(name, &range, result.meta.size)?;
         let bytes = result.bytes().await.map_err(|e| self.failed("read", name, e))?;
         self.expect_length(name, bytes, length)
@@ -192,6 +194,11 @@ impl Remote {
     pub(super) fn failed(&self, action: &'static str, name: &str, error: StoreError) -> Error {
         Error::store(action, self.url_of(name), self.secrets.explain(&error))
     }
+}
+
+/// A tag without its quotes, which listings and answers of one store may write differently.
+pub(crate) fn bare_tag(tag: &str) -> &str {
+    tag.trim_matches('"')
 }
 
 fn listed(meta: ObjectMeta) -> Listed {

@@ -1,5 +1,8 @@
-//! Looking after a table: asking its history, checking it, merging its token runs.
+//! Keeping a table in good order: compacting its index, verifying it, explaining it.
+//!
+//! Nothing here has a private path to storage: what changes a table is a ledger entry like any other.
 
+pub mod compact;
 pub mod explain;
 pub mod export;
 pub mod history;

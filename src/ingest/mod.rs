@@ -1,0 +1,484 @@
+//! The story of one run: find the sources, agree on a schema, judge every row in order, write the survivors, commit.
+
+mod feed;
+mod plan;
+mod reject;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::BooleanBufferBuilder;
+use arrow_schema::SchemaRef;
+use tracing::{info, warn};
+
+use crate::clock::Stopwatch;
+use crate::error::{Error, Result};
+use crate::ledger::entry::Batch;
+use crate::ledger::log::Proposer;
+use crate::ledger::{Ledger, TableIdentity};
+use crate::options::{IngestOptions, MIB, MIN_MEMORY, OnBadFile};
+use crate::policy::Policy;
+use crate::report::{IngestReport, Progress, Skipped};
+use crate::session::{Chunk, Committed, Rows, Session, SessionOptions, Verdicts};
+use crate::sink::SinkOptions;
+use crate::source::discover::{self, DiscoverOptions, Format, SourceFile};
+use crate::source::input::Input;
+use crate::source::parquet::RowGroup;
+use crate::store::Store;
+use crate::token::{TokenKey, TokenSpec};
+use crate::upkeep::compact;
+use crate::workers::Workers;
+use crate::{random, schema};
+use feed::{Contract, Prepared, Recipe};
+use plan::Planned;
+
+/// Ingests `sources` (files, folders, patterns, URLs, `-`) into the table at `table`, which the first run creates.
+pub async fn ingest(
+    sources: &[String],
+    table: &str,
+    options: &IngestOptions,
+    progress: &Progress,
+) -> Result<IngestReport> {
+    let watch = Stopwatch::start();
+    if options.memory < MIN_MEMORY {
+        return Err(Error::Usage(format!("--memory must be at least {} MiB", MIN_MEMORY / MIB)));
+    }
+    let store = Store::open(table, &options.store_options)?;
+    let discover = DiscoverOptions {
+        format: options.format,
+        store_options: options.store_options.clone(),
+        ..DiscoverOptions::default()
+    };
+    let files = leave_out_table(discover::discover(sources, &discover).await?, &store)?;
+    progress.set_total(files.iter().filter_map(|file| file.size).sum());
+    let mut unreadable = BTreeMap::new();
+    loop {
+        let run = Run { store: &store, files: &files, unreadable: &unreadable, options, progress };
+        match run.go().await {
+            Err(Error::Input { source_url, reason }) if options.on_bad_file == OnBadFile::Skip => {
+                let known = files.iter().any(|file| file.url == source_url && file.url != plan::STDIN);
+                if !known || unreadable.contains_key(&source_url) || reads_stdin(&files) {
+                    return Err(Error::Input { source_url, reason });
+                }
+                // Its rows may have been judged already: the run starts over without it. What it staged is named by
+                // no version, so nothing of it can be seen.
+                warn!("leaving out {source_url}: {reason}");
+                unreadable.insert(source_url, reason);
+            }
+            Ok(mut report) => {
+                report.seconds = watch.seconds();
+                return Ok(report);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// One attempt at a run.
+struct Run<'a> {
+    store: &'a Store,
+    files: &'a [SourceFile],
+    unreadable: &'a BTreeMap<String, String>,
+    options: &'a IngestOptions,
+    progress: &'a Progress,
+}
+
+impl Run<'_> {
+    async fn go(&self) -> Result<IngestReport> {
+        let options = self.options;
+        let ledger = Ledger::open(self.store.clone()).await?;
+        self.check_key(ledger.as_ref().map(Ledger::identity))?;
+        self.check_partitions(ledger.as_ref())?;
+        let batch = options.batch_id.as_ref().map(|id| plan::batch(id, self.files));
+        if let (Some(ledger), Some(batch)) = (&ledger, &batch)
+            && let Some(report) = self.committed_before(ledger, batch).await?
+        {
+            return Ok(report);
+        }
+        let mut planned =
+            plan::sort_out(self.files, ledger.as_ref().map(Ledger::state), self.unreadable, options);
+        let nothing_to_read = !planned.iter().any(|planned| matches!(planned, Planned::Read { .. }));
+        if let Some(ledger) = &ledger
+            && nothing_to_read
+            && (batch.is_none() || options.dry_run)
+        {
+            info!("all sources were consumed before: nothing to commit");
+            return Ok(self.recognised(ledger, &planned));
+        }
+        plan::keep_heads(&mut planned).await?;
+        let workers = Workers::new(options.threads);
+        let given = ledger.as_ref().and_then(|ledger| ledger.state().schema.clone()).or(options.schema.clone());
+        let contract = match given {
+            Some(given) if nothing_to_read => Arc::new(given),
+            given => plan::contract(&planned, given.as_ref(), options, &workers).await?,
+        };
+        let before = ledger.as_ref().and_then(|ledger| ledger.state().schema.clone());
+        let created = ledger.is_none();
+        let session = self.begin(ledger, Arc::clone(&contract), batch, &workers).await?;
+        self.run(session, planned, contract, workers, before.as_ref(), created).await
+    }
+
+    /// Judges and writes everything, then commits.
+    async fn run(
+        &self,
+        mut session: Session,
+        planned: Vec<Planned>,
+        contract: SchemaRef,
+        workers: Workers,
+        before: Option<&arrow_schema::Schema>,
+        created: bool,
+    ) -> Result<IngestReport> {
+        let options = self.options;
+        let mut numbers = Vec::with_capacity(planned.len());
+        for planned in &planned {
+            numbers.push(match planned {
+                Planned::Read { note, .. } | Planned::Recognised { note } => session.add_source(note.clone())?,
+                Planned::Skipped(skipped) => {
+                    session.skip_source(skipped.clone());
+                    0
+                }
+            });
+        }
+        let planned = Arc::new(planned);
+        let recipe = Recipe {
+            spec: Arc::new(session.identity().token.clone()),
+            contract: Contract::new(contract),
+            block_bytes: feed::block_bytes(options.memory, &workers),
+            max_line: options.max_line,
+            workers: workers.clone(),
+        };
+        let mut judge = Judge::new(self, session, Arc::clone(&planned), recipe.clone());
+        let mut chunks = feed::start(planned, recipe);
+        while let Some((number, chunk)) = chunks.recv().await {
+            if self.progress.is_cancelled() {
+                return Err(Error::Interrupted);
+            }
+            let source = numbers.get(number).copied().unwrap_or_default();
+            judge.take(number, source, chunk.await?).await?;
+        }
+        drop(chunks);
+        if self.progress.is_cancelled() {
+            return Err(Error::Interrupted);
+        }
+        let session = judge.session;
+        let new_columns = new_columns(before, session.schema());
+        if options.dry_run {
+            let mut report = self.report(None);
+            report.rows = session.forecast();
+            report.new_columns = new_columns;
+            report.created = created;
+            report.sources = session.sources().len() as u64;
+            return Ok(report);
+        }
+        self.progress.begin_commit();
+        let sources = session.sources().len() as u64;
+        let (committed, mut ledger) = session.commit().await?;
+        if let Err(error) = compact::compact_if_due(&mut ledger, options.memory).await {
+            // The rows are committed; the next run tries again.
+            warn!("the index could not be compacted: {error}");
+        }
+        let mut report = self.report(Some(&committed));
+        report.committed = !committed.batch_replayed;
+        report.created = created;
+        report.new_columns = new_columns;
+        report.sources = sources;
+        Ok(report)
+    }
+
+    /// Opens a session on the table, creating the table if need be.
+    async fn begin(
+        &self,
+        ledger: Option<Ledger>,
+        contract: SchemaRef,
+        batch: Option<Batch>,
+        workers: &Workers,
+    ) -> Result<Session> {
+        let options = self.options;
+        let sink = SinkOptions {
+            target_file_size: options.target_file_size,
+            row_group_rows: options.row_group_rows,
+            compression: options.compression.as_deref().map(str::parse).transpose().map_err(Error::Usage)?,
+            ..SinkOptions::default()
+        };
+        let settings = SessionOptions {
+            null_key: options.null_key,
+            sink,
+            memory: options.memory,
+            dry_run: options.dry_run,
+            batch,
+        };
+        let ledger = match ledger {
+            Some(ledger) => ledger,
+            None => {
+                let identity = self.new_identity(&contract)?;
+                let policy = Policy {
+                    null_key: options.null_key.unwrap_or_default(),
+                    partition_by: options.partition_by.clone().unwrap_or_default(),
+                };
+                if options.dry_run {
+                    return Session::imagine(self.store.clone(), identity, policy, contract, settings, workers);
+                }
+                self.store.probe().await?;
+                let by = Proposer { session: random::identity()?, writer: crate::session::writer_label() };
+                let ledger = Ledger::create(self.store.clone(), identity, policy, &by).await?;
+                // Another writer may have created the table at the same moment, with another key.
+                self.check_key(Some(ledger.identity()))?;
+                ledger
+            }
+        };
+        Session::begin(ledger, contract, settings, workers).await
+    }
+
+    fn new_identity(&self, contract: &SchemaRef) -> Result<TableIdentity> {
+        let Some(key) = &self.options.key else {
+            return Err(Error::Usage(format!(
+                "{} is not a table yet: name the columns that identify an event with --key, to create it",
+                self.store.url()
+            )));
+        };
+        let hash = self.options.token_hash.unwrap_or_default();
+        TableIdentity::new(TokenSpec::new(key, contract, hash, TokenKey::random()?)?)
+    }
+
+    fn check_key(&self, identity: Option<&TableIdentity>) -> Result<()> {
+        let (Some(identity), Some(asked)) = (identity, &self.options.key) else { return Ok(()) };
+        let key: Vec<&str> = identity.token.columns.iter().map(|column| column.name.as_str()).collect();
+        if key == asked.iter().map(String::as_str).collect::<Vec<_>>() {
+            return Ok(());
+        }
+        Err(Error::Refused(format!(
+            "the key of this table is {}, not {}: a table's key never changes. Leave out --key, or ingest into another table",
+            key.join(","),
+            asked.join(",")
+        )))
+    }
+
+    fn check_partitions(&self, ledger: Option<&Ledger>) -> Result<()> {
+        let (Some(ledger), Some(asked)) = (ledger, &self.options.partition_by) else { return Ok(()) };
+        let set = &ledger.state().policy.partition_by;
+        if set == asked {
+            return Ok(());
+        }
+        let set = if set.is_empty() { "not partitioned".to_owned() } else { format!("partitioned by {}", set.join(",")) };
+        Err(Error::Refused(format!(
+            "this table is {set}, not by {}: that is fixed when a table is created. Leave out --partition-by",
+            asked.join(",")
+        )))
+    }
+
+    /// The outcome of the run that committed this batch before, if one did.
+    async fn committed_before(&self, ledger: &Ledger, batch: &Batch) -> Result<Option<IngestReport>> {
+        let Some(seen) = ledger.state().batches.get(&batch.id) else { return Ok(None) };
+        if seen.digest != batch.digest {
+            return Err(Error::Refused(format!(
+                "batch {:?} was committed in version {} with other sources. An id stands for the same sources for \
+                 ever: give this batch another one",
+                batch.id, seen.version
+            )));
+        }
+        let entry = ledger.read(seen.version).await?;
+        let ingest = entry.as_ref().and_then(|entry| entry.ingest());
+        let ingest = ingest.ok_or_else(|| {
+            Error::corrupt(crate::ledger::name::manifest(seen.version), "it is not the ingest it was taken for")
+        })?;
+        let mut report = self.report(Some(&Committed::of_entry(seen.version, ingest)));
+        report.sources = ingest.sources.len() as u64;
+        Ok(Some(report))
+    }
+
+    /// The report of a run whose sources were all consumed before.
+    fn recognised(&self, ledger: &Ledger, planned: &[Planned]) -> IngestReport {
+        let mut report = self.report(None);
+        report.version = Some(ledger.version());
+        for planned in planned {
+            if let Planned::Recognised { note } = planned {
+                report.rows.add(&note.rows);
+                report.sources += 1;
+            }
+        }
+        report
+    }
+
+    fn report(&self, committed: Option<&Committed>) -> IngestReport {
+        let mut report = IngestReport {
+            table: self.store.url(),
+            batch: self.options.batch_id.clone(),
+            dry_run: self.options.dry_run,
+            ..IngestReport::default()
+        };
+        let skipped = self.unreadable.iter();
+        report.skipped = skipped.map(|(url, why)| Skipped { url: url.clone(), reason: why.clone() }).collect();
+        if let Some(committed) = committed {
+            report.version = Some(committed.version);
+            report.batch_replayed = committed.batch_replayed;
+            report.rows = committed.rows;
+            report.files = committed.files.len() as u64;
+            report.bytes = committed.files.iter().map(|file| file.bytes).sum();
+            report.quarantine = committed.quarantine.iter().map(|file| self.store.location_of(&file.name)).collect();
+        }
+        report
+    }
+}
+
+/// Takes prepared chunks in order, has them judged, and passes on what survives.
+struct Judge<'a> {
+    run: &'a Run<'a>,
+    session: Session,
+    planned: Arc<Vec<Planned>>,
+    recipe: Recipe,
+    /// The verdicts on the pieces of the row group under way.
+    pieces: Vec<Verdicts>,
+    /// Rows of the Parquet source under way that were seen so far.
+    row: u64,
+    /// Whether all text was looked through for new columns.
+    inferred: bool,
+}
+
+impl<'a> Judge<'a> {
+    fn new(run: &'a Run<'a>, session: Session, planned: Arc<Vec<Planned>>, recipe: Recipe) -> Self {
+        let inferred = run.options.sample_rows.is_some();
+        Self { run, session, planned, recipe, pieces: Vec::new(), row: 0, inferred }
+    }
+
+    async fn take(&mut self, number: usize, source: u32, chunk: Prepared) -> Result<()> {
+        let (rows, dropped) = match chunk {
+            Prepared::RowGroup { group, tokens, last } => {
+                let verdicts = self.session.judge(source, &tokens).await?;
+                let counts = (verdicts.keep.len() as u64, verdicts.keep.len() as u64 - verdicts.accepted);
+                reject::keyless_rows(&mut self.session, source, &group, self.rows_before(), self.row, &verdicts).await?;
+                self.row += verdicts.keep.len() as u64;
+                self.pieces.push(verdicts);
+                if last {
+                    self.run.progress.advance(group.compressed_bytes());
+                    self.write_row_group(source, group).await?;
+                }
+                counts
+            }
+            block @ Prepared::Block { .. } => self.take_block(number, source, block).await?,
+            Prepared::End => {
+                self.row = 0;
+                (0, 0)
+            }
+        };
+        self.run.progress.count(rows, dropped);
+        Ok(())
+    }
+
+    /// Rows of the row group under way that were judged before the piece at hand.
+    fn rows_before(&self) -> usize {
+        self.pieces.iter().map(|verdicts| verdicts.keep.len()).sum()
+    }
+
+    async fn write_row_group(&mut self, source: u32, group: RowGroup<Input>) -> Result<()> {
+        let verdicts = merge(std::mem::take(&mut self.pieces));
+        if verdicts.accepted == 0 {
+            return Ok(());
+        }
+        self.session.write(Rows { source, chunk: Chunk::RowGroup(group), verdicts }).await
+    }
+
+    async fn take_block(&mut self, number: usize, source: u32, mut chunk: Prepared) -> Result<(u64, u64)> {
+        let url = self.session.sources().get(source as usize).map(|s| s.url.clone()).unwrap_or_default();
+        if let Prepared::Block { block, decoded, contract, .. } = &chunk
+            && decoded.unknown_fields
+        {
+            let block = Arc::clone(block);
+            let now = self.recipe.contract.get();
+            if *contract == now {
+                self.widen(&block, decoded).await?;
+            }
+            let now = self.recipe.contract.get();
+            if *contract != now {
+                chunk = feed::prepare_block(block, now, &self.recipe.spec, &url)?;
+                // Prepared ahead of a widening by an earlier block, it may hold more that is new.
+                if let Prepared::Block { block, decoded, .. } = &chunk
+                    && decoded.unknown_fields
+                {
+                    let block = Arc::clone(block);
+                    self.widen(&block, decoded).await?;
+                    chunk = feed::prepare_block(block, self.recipe.contract.get(), &self.recipe.spec, &url)?;
+                }
+            }
+        }
+        let Prepared::Block { block, decoded, tokens, .. } = chunk else { return Ok((0, 0)) };
+        if self.planned.get(number).is_some_and(|planned| {
+            matches!(planned, Planned::Read { file, .. } if file.compression == discover::Compression::None)
+        }) {
+            self.run.progress.advance(block.bytes.len() as u64);
+        }
+        let bad = reject::bad_lines(&mut self.session, source, &url, &block, &decoded, self.run.options).await?;
+        reject::check_key_is_there(&tokens, &block, &self.recipe.spec, &url)?;
+        let verdicts = self.session.judge(source, &tokens).await?;
+        reject::keyless_lines(&mut self.session, source, &url, &block, &decoded, &verdicts).await?;
+        let rows = verdicts.keep.len() as u64;
+        let counts = (rows + bad, rows - verdicts.accepted + bad);
+        if verdicts.accepted > 0 {
+            self.session.write(Rows { source, chunk: Chunk::Batch(decoded.batch), verdicts }).await?;
+        }
+        Ok(counts)
+    }
+
+    /// Widens the contract by the columns that `block` has and the contract lacks. The first time all text of the
+    /// run is looked through, so that a new column's type fits all rows to come, not just those of this block.
+    async fn widen(&mut self, block: &feed::Block, decoded: &feed::Decoded) -> Result<()> {
+        let contract = self.recipe.contract.get();
+        let mut wider = contract.as_ref().clone();
+        if !std::mem::replace(&mut self.inferred, true) {
+            let found = plan::infer(&self.planned, self.run.options, &self.recipe.workers).await?;
+            wider = found.widen(&wider)?;
+        }
+        let mut found = crate::source::ndjson::Inference::new();
+        found.observe_accepted(block, decoded);
+        let wider = Arc::new(found.widen(&wider)?);
+        self.session.widen(Arc::clone(&wider)).await?;
+        self.recipe.contract.set(wider);
+        Ok(())
+    }
+}
+
+/// The verdicts on a whole row group, from those on its pieces.
+fn merge(mut pieces: Vec<Verdicts>) -> Verdicts {
+    if pieces.len() == 1
+        && let Some(only) = pieces.pop()
+    {
+        return only;
+    }
+    let mut keep = BooleanBufferBuilder::new(pieces.iter().map(|piece| piece.keep.len()).sum());
+    let mut whole = Verdicts::none();
+    for piece in pieces {
+        keep.append_buffer(&piece.keep);
+        whole.accepted += piece.accepted;
+        whole.keyless += piece.keyless;
+        whole.duplicate += piece.duplicate;
+        whole.tokens = whole.tokens.plus(piece.tokens);
+    }
+    whole.keep = keep.finish();
+    whole
+}
+
+fn new_columns(before: Option<&arrow_schema::Schema>, now: &arrow_schema::Schema) -> Vec<String> {
+    let Some(before) = before else { return Vec::new() };
+    let new = now.fields().iter().filter(|field| before.column_with_name(field.name()).is_none());
+    new.map(|field| field.name().clone()).collect()
+}
+
+fn reads_stdin(files: &[SourceFile]) -> bool {
+    files.iter().any(|file| file.url == plan::STDIN)
+}
+
+/// A table is no source of itself: what lies in its folder is left out of folders and patterns.
+fn leave_out_table(files: Vec<SourceFile>, store: &Store) -> Result<Vec<SourceFile>> {
+    let root = format!("{}/", store.url().trim_end_matches('/'));
+    let (inside, outside): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| file.url.starts_with(&root));
+    match inside.first() {
+        Some(file) if outside.is_empty() => Err(Error::Usage(format!(
+            "{} lies in the folder of the table itself: a table cannot be ingested into itself",
+            file.url
+        ))),
+        Some(_) => {
+            warn!("leaving out {} files that lie in the folder of the table itself", inside.len());
+            Ok(outside)
+        }
+        None => Ok(outside),
+    }
+}

@@ -1,0 +1,182 @@
+//! What a run is going to do, found out before anything is written: which sources are new, and which schema their
+//! rows and the table's have in common.
+
+use std::collections::BTreeMap;
+use std::io::{Cursor, Read};
+use std::sync::Arc;
+
+use arrow_schema::{Schema, SchemaRef};
+use futures::stream::{self, StreamExt, TryStreamExt};
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::error::{Error, Result};
+use crate::ledger::State;
+use crate::ledger::entry::{Batch, SkippedSource, SourceUse};
+use crate::options::IngestOptions;
+use crate::schema;
+use crate::source::discover::{Format, SourceFile};
+use crate::source::ndjson::{Inference, Lines};
+use crate::source::parquet::ParquetFile;
+use crate::store::compute;
+use crate::verdict::Verdict;
+use crate::workers::Workers;
+
+/// Standard input is looked at this far to find a schema, in bytes: it cannot be read twice.
+const STDIN_SAMPLE: u64 = 16 << 20;
+
+/// How standard input is called.
+pub(super) const STDIN: &str = "-";
+
+/// What a run does with one source.
+#[derive(Debug, Clone)]
+pub(super) enum Planned {
+    /// Its rows are read and judged.
+    Read {
+        file: SourceFile,
+        note: SourceUse,
+        /// What was read of it already, if it cannot be read again.
+        head: Option<Arc<Vec<u8>>>,
+    },
+    /// An earlier version consumed it: its rows are counted, not read.
+    Recognised { note: SourceUse },
+    /// It could not be read and is left out.
+    Skipped(SkippedSource),
+}
+
+/// The identity of a source, as the ledger remembers it.
+pub(super) fn identity(file: &SourceFile) -> Option<u128> {
+    file.identity().map(|text| xxh3_128(text.as_bytes()))
+}
+
+/// The batch a run stands for: its id, and a digest over what its sources are.
+pub(super) fn batch(id: &str, files: &[SourceFile]) -> Batch {
+    let text: Vec<String> = files.iter().map(|file| file.identity().unwrap_or_else(|| file.url.clone())).collect();
+    Batch { id: id.to_owned(), digest: xxh3_128(text.join("\n").as_bytes()) }
+}
+
+/// Decides for each source whether it is read. `unreadable` are those that an earlier attempt failed on.
+pub(super) fn sort_out(
+    files: &[SourceFile],
+    state: Option<&State>,
+    unreadable: &BTreeMap<String, String>,
+    options: &IngestOptions,
+) -> Vec<Planned> {
+    let one = |file: &SourceFile| {
+        if let Some(reason) = unreadable.get(&file.url) {
+            return Planned::Skipped(SkippedSource { url: file.url.clone(), reason: reason.clone() });
+        }
+        let id = identity(file);
+        let seen = id.and_then(|id| state?.sources.get(&id));
+        let mut note = SourceUse {
+            url: file.url.clone(),
+            size: file.size,
+            etag: file.etag.clone(),
+            modified: file.modified.clone(),
+            id,
+            replay_of: seen.map(|seen| seen.version),
+            ..SourceUse::default()
+        };
+        match seen {
+            Some(seen) if !options.reread => {
+                note.rows.count(Verdict::Replayed, seen.rows);
+                Planned::Recognised { note }
+            }
+            _ => Planned::Read { file: file.clone(), note, head: None },
+        }
+    };
+    files.iter().map(one).collect()
+}
+
+/// The schema that all rows to be read fit: the table's (or the one given), widened by what the Parquet sources
+/// have, and extended by what is found in text where there was no schema to begin with.
+pub(super) async fn contract(
+    planned: &[Planned],
+    given: Option<&Schema>,
+    options: &IngestOptions,
+    workers: &Workers,
+) -> Result<SchemaRef> {
+    let mut contract = given.cloned();
+    for file in to_read(planned).filter(|file| file.format == Format::Parquet) {
+        let (source, url) = (file.clone(), file.url.clone());
+        let found = workers
+            .start(move || Ok(Arc::clone(ParquetFile::open(source.open()?, &url)?.schema())))
+            .await?;
+        contract = Some(match contract {
+            None => found.as_ref().clone(),
+            Some(contract) => schema::widen(&contract, &found).map_err(|reason| {
+                Error::input(&file.url, format!("its schema does not fit the table's: {reason}"))
+            })?,
+        });
+    }
+    if given.is_some() || !to_read(planned).any(|file| file.format == Format::Ndjson) {
+        return contract.map(Arc::new).ok_or_else(|| Error::Internal("a run without sources needs no schema".into()));
+    }
+    let found = infer(planned, options, workers).await?;
+    Ok(Arc::new(match contract {
+        Some(contract) => found.widen(&contract)?,
+        None => found.finish()?,
+    }))
+}
+
+/// What the rows of all text to be read look like: of all rows, or of as many of each source as the options say.
+pub(super) async fn infer(planned: &[Planned], options: &IngestOptions, workers: &Workers) -> Result<Inference> {
+    let (max_line, sample) = (options.max_line, options.sample_rows.unwrap_or(u64::MAX));
+    let block_bytes = super::feed::block_bytes(options.memory, workers);
+    let text = planned.iter().filter_map(|planned| match planned {
+        Planned::Read { file, head, .. } if file.format == Format::Ndjson => Some((file.clone(), head.clone())),
+        _ => None,
+    });
+    let started: Vec<_> = text
+        .map(|(file, head)| {
+            workers.start(move || {
+                let reader: Box<dyn Read + Send> = match head {
+                    Some(head) => Box::new(Cursor::new(head.as_ref().clone())),
+                    None => file.open()?.reader()?,
+                };
+                let mut lines = Lines::new(reader, block_bytes, max_line);
+                let mut inference = Inference::new();
+                let mut rows = 0;
+                while rows < sample {
+                    let block = lines.next_block().map_err(|e| Error::input(&file.url, e))?;
+                    let Some(block) = block else { break };
+                    rows += block.lines().count() as u64;
+                    inference.observe(&block);
+                }
+                Ok(inference)
+            })
+        })
+        .collect();
+    let mut whole = Inference::new();
+    let mut results = stream::iter(started).buffered(workers.count());
+    while let Some(inference) = results.try_next().await? {
+        whole.merge(inference);
+    }
+    Ok(whole)
+}
+
+/// Standard input cannot be read twice: its beginning is kept, to be looked at and then to be read.
+pub(super) async fn keep_heads(planned: &mut [Planned]) -> Result<()> {
+    for planned in planned {
+        if let Planned::Read { file, head, .. } = planned
+            && file.url == STDIN
+        {
+            let source = file.clone();
+            let bytes = compute(move || {
+                let mut bytes = Vec::new();
+                let reader = source.open()?.reader()?;
+                let read = reader.take(STDIN_SAMPLE).read_to_end(&mut bytes);
+                read.map_err(|e| Error::input(&source.url, e))?;
+                Ok(bytes)
+            });
+            *head = Some(Arc::new(bytes.await?));
+        }
+    }
+    Ok(())
+}
+
+fn to_read(planned: &[Planned]) -> impl Iterator<Item = &SourceFile> {
+    planned.iter().filter_map(|planned| match planned {
+        Planned::Read { file, .. } => Some(file),
+        _ => None,
+    })
+}

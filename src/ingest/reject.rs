@@ -1,0 +1,119 @@
+//! Rows that are kept out: each goes to quarantine with its origin and reason, or stops the run, as asked.
+
+use arrow::array::BooleanBufferBuilder;
+use arrow::json::LineDelimitedWriter;
+
+use crate::error::{Error, Result};
+use crate::options::{IngestOptions, OnBadRow};
+use crate::session::{QuarantinedRow, Session, Verdicts};
+use crate::source::input::Input;
+use crate::source::ndjson::{BadLine, Block, Decoded, Inference};
+use crate::source::parquet::RowGroup;
+use crate::store::compute;
+use crate::token::{TokenSpec, Tokens};
+
+/// Why a row without a key is kept out.
+const NO_KEY: &str = "all key columns are null: the row has no identity";
+
+/// Rejects the lines of a block that gave no row, in order. Returns how many there were.
+pub(super) async fn bad_lines(
+    session: &mut Session,
+    source: u32,
+    url: &str,
+    block: &Block,
+    decoded: &Decoded,
+    options: &IngestOptions,
+) -> Result<u64> {
+    let mut bad: Vec<&BadLine> = block.overlong.iter().chain(&decoded.bad).collect();
+    bad.sort_by_key(|bad| bad.line);
+    for bad in &bad {
+        if options.on_bad_row == OnBadRow::Fail {
+            return Err(Error::input(
+                url,
+                format!(
+                    "line {} (byte {}): {}. Mend it, or use --on-bad-row quarantine to set such lines aside",
+                    bad.line, bad.offset, bad.reason
+                ),
+            ));
+        }
+        let row = QuarantinedRow::of_line(url, bad.line, bad.offset, bad.reason.clone(), &bad.raw);
+        session.reject(source, &row).await?;
+    }
+    Ok(bad.len() as u64)
+}
+
+/// Rejects the lines whose rows have no key.
+pub(super) async fn keyless_lines(
+    session: &mut Session,
+    source: u32,
+    url: &str,
+    block: &Block,
+    decoded: &Decoded,
+    verdicts: &Verdicts,
+) -> Result<()> {
+    let mut wanted = verdicts.no_key.iter().filter_map(|row| decoded.lines.get(*row as usize)).copied().peekable();
+    for line in block.lines() {
+        if wanted.next_if_eq(&line.number).is_some() {
+            let row = QuarantinedRow::of_line(url, line.number, line.offset, NO_KEY.into(), line.bytes);
+            session.reject(source, &row).await?;
+        }
+    }
+    Ok(())
+}
+
+/// A text source that lacks a key column altogether is a mistake, not a source of rows without identity.
+pub(super) fn check_key_is_there(tokens: &Tokens, block: &Block, spec: &TokenSpec, url: &str) -> Result<()> {
+    let none = tokens.keyless.as_ref().is_some_and(|mask| mask.count_set_bits() == tokens.tokens.len());
+    if !none || block.first_line != 1 {
+        return Ok(());
+    }
+    let mut found = Inference::new();
+    found.observe(block);
+    let found = found.finish()?;
+    let missing = |path: &Vec<String>| path.first().is_none_or(|root| found.column_with_name(root).is_none());
+    if !spec.columns.iter().all(|column| missing(&column.path)) {
+        return Ok(());
+    }
+    let names: Vec<&str> = spec.columns.iter().map(|column| column.name.as_str()).collect();
+    let has: Vec<&str> = found.fields().iter().map(|field| field.name().as_str()).collect();
+    Err(Error::input(
+        url,
+        format!("it has no key column {}; its columns are: {}", names.join(", "), has.join(", ")),
+    ))
+}
+
+/// Rejects the rows of a row group that have no key. `before` rows of the group were judged before this piece,
+/// `row` rows of the file.
+pub(super) async fn keyless_rows(
+    session: &mut Session,
+    source: u32,
+    group: &RowGroup<Input>,
+    before: usize,
+    row: u64,
+    verdicts: &Verdicts,
+) -> Result<()> {
+    if verdicts.no_key.is_empty() {
+        return Ok(());
+    }
+    let url = group.file().url().to_owned();
+    let mut mask = BooleanBufferBuilder::new(group.num_rows());
+    mask.append_n(group.num_rows(), false);
+    verdicts.no_key.iter().for_each(|row| mask.set_bit(before + *row as usize, true));
+    let (mask, whole) = (mask.finish(), group.clone());
+    let mut batches = compute(move || whole.rows(Some(&mask), 1024)).await?;
+    let mut places = verdicts.no_key.iter();
+    loop {
+        let (batch, rest) = compute(move || Ok((batches.next().transpose()?, batches))).await?;
+        batches = rest;
+        let Some(batch) = batch else { return Ok(()) };
+        for at in 0..batch.num_rows() {
+            let mut writer = LineDelimitedWriter::new(Vec::new());
+            let written = writer.write(&batch.slice(at, 1)).and_then(|()| writer.finish());
+            written.map_err(|e| Error::input(&url, format!("a row without a key cannot be shown as JSON: {e}")))?;
+            let record = String::from_utf8_lossy(&writer.into_inner()).trim_end().to_owned();
+            let place = row + u64::from(places.next().copied().unwrap_or_default());
+            let row = QuarantinedRow::of_record(&url, place, NO_KEY.into(), record);
+            session.reject(source, &row).await?;
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The logical schema: what the values are, without how a file or a batch happens to lay them out.
+
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema};
+use std::collections::HashSet;
+use std::sync::Arc;
+
+/// Name of the extension type that marks a text column as JSON.
+const JSON: &str = "arrow.json";
+
+/// The logical schema of `schema`: dictionaries and runs become their values, large and view types the plain ones,
+/// at any depth. Names, order, nullability and metadata (field ids, zones, extension names) stay.
+pub fn normalise(schema: &Schema) -> Schema {
+    mapped(schema, &plain)
+}
+
+/// `schema` with strings and binaries as views, at any depth: the layout in which rows travel, because a value
+/// that a dictionary repeats a million times is then held once.
+pub fn viewed(schema: &Schema) -> Schema {
+    mapped(schema, &|data_type| match data_type {
+        DataType::Utf8 => DataType::Utf8View,
+        DataType::Binary => DataType::BinaryView,
+        other => other,
+    })
+}
+
+/// Whether `field` holds JSON text (the Arrow extension type `arrow.json`).
+pub fn is_json(field: &Field) -> bool {
+    field.extension_type_name() == Some(JSON)
+}
+
+/// Refuses a schema in which two columns, or two members of one struct, have the same name: by name alone they could
+/// not be told apart later.
+pub fn check_names(schema: &Schema) -> Result<(), String> {
+    unique(schema.fields(), "")
+}
+
+fn unique(fields: &Fields, path: &str) -> Result<(), String> {
+    let mut seen = HashSet::new();
+    for field in fields {
+        let here = join_path(path, field.name());
+        if !seen.insert(field.name()) {
+            return Err(format!("it has two columns named `{here}`; rename one of them"));
+        }
+        unique_within(field.data_type(), &here)?;
+    }
+    Ok(())
+}
+
+fn unique_within(data_type: &DataType, path: &str) -> Result<(), String> {
+    match data_type {
+        DataType::Struct(members) => unique(members, path),
+        DataType::Map(entries, _) => unique_within(entries.data_type(), path),
+        other => element(other).map_or(Ok(()), |item| unique_within(item.data_type(), path)),
+    }
+}
+
+/// The field of a list's elements, for every kind of list.
+pub(super) fn element(data_type: &DataType) -> Option<&FieldRef> {
+    match data_type {
+        DataType::List(item)
+        | DataType::LargeList(item)
+        | DataType::ListView(item)
+        | DataType::LargeListView(item)
+        | DataType::FixedSizeList(item, _) => Some(item),
+        _ => None,
+    }
+}
+
+/// `path.name`, as messages show where a column lies.
+pub(super) fn join_path(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+}
+
+/// The plain type of one type; its members are mapped by the caller.
+fn plain(data_type: DataType) -> DataType {
+    match data_type {
+        DataType::Dictionary(_, values) => plain(*values),
+        DataType::RunEndEncoded(_, values) => plain(values.data_type().clone()),
+        DataType::LargeUtf8 | DataType::Utf8View => DataType::Utf8,
+        DataType::LargeBinary | DataType::BinaryView => DataType::Binary,
+        DataType::LargeList(item) | DataType::ListView(item) | DataType::LargeListView(item) => {
+            DataType::List(item)
+        }
+        other => other,
+    }
+}
+
+fn mapped(schema: &Schema, leaf: &impl Fn(DataType) -> DataType) -> Schema {
+    let fields: Fields = schema.fields().iter().map(|field| mapped_field(field, leaf)).collect();
+    Schema::new_with_metadata(fields, schema.metadata().clone())
+}
+
+fn mapped_field(field: &FieldRef, leaf: &impl Fn(DataType) -> DataType) -> FieldRef {
+    let data_type = match leaf(field.data_type().clone()) {
+        DataType::Struct(members) => {
+            DataType::Struct(members.iter().map(|member| mapped_field(member, leaf)).collect())
+        }
+        DataType::List(item) => DataType::List(mapped_field(&item, leaf)),
+        DataType::FixedSizeList(item, size) => DataType::FixedSizeList(mapped_field(&item, leaf), size),
+        DataType::Map(entries, sorted) => DataType::Map(mapped_field(&entries, leaf), sorted),
+        other => other,
+    };
+    if data_type == *field.data_type() {
+        return Arc::clone(field);
+    }
+    Arc::new(field.as_ref().clone().with_data_type(data_type))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    fn of(data_type: DataType) -> DataType {
+        normalise(&Schema::new(vec![Field::new("a", data_type, true)])).field(0).data_type().clone()
+    }
+
+    fn item(data_type: DataType) -> FieldRef {
+        Arc::new(Field::new("item", data_type, true))
+    }
+
+    #[test]
+    fn layouts_become_plain_at_any_depth() {
+        let dictionary = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::LargeUtf8));
+        let nested = DataType::Struct(vec![item(DataType::LargeList(item(dictionary)))].into());
+        let expected = DataType::Struct(vec![item(DataType::List(item(DataType::Utf8)))].into());
+        assert_eq!(of(nested), expected);
+        assert_eq!(of(DataType::BinaryView), DataType::Binary);
+    }
+
+    #[test]
+    fn metadata_survives() {
+        let metadata = HashMap::from([("PARQUET:field_id".to_owned(), "7".to_owned())]);
+        let field = Field::new("a", DataType::LargeUtf8, false).with_metadata(metadata.clone());
+        let schema = normalise(&Schema::new_with_metadata(vec![field], metadata.clone()));
+        assert_eq!(schema.metadata(), &metadata);
+        assert_eq!(schema.field(0), &Field::new("a", DataType::Utf8, false).with_metadata(metadata));
+    }
+
+    #[test]
+    fn a_repeated_name_is_refused_at_any_depth() {
+        let twice = vec![item(DataType::Int8), item(DataType::Int16)];
+        assert!(check_names(&Schema::new(twice.clone())).unwrap_err().contains("`item`"));
+        let deep =
+            Schema::new(vec![Field::new("a", DataType::List(item(DataType::Struct(twice.into()))), true)]);
+        assert!(check_names(&deep).unwrap_err().contains("`a.item`"));
+    }
+}

@@ -1,0 +1,555 @@
+//! Accepted rows become data files, staged under unique names.
+//!
+//! Row groups of which every row survives are copied byte for byte; others are decoded, filtered and encoded, several
+//! at a time on the workers, and appended in input order. Small pieces are gathered first, so that many small inputs
+//! do not become many small row groups. A table with partitions gets a file at a time for each folder.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::compute::filter_record_batch;
+use arrow_schema::SchemaRef;
+use parquet::basic::Compression;
+
+use super::judge::Verdicts;
+use crate::error::{Error, Result};
+use crate::ledger::entry::DataFile;
+use crate::ledger::name::{self, Namer};
+use crate::schema;
+use crate::sink::{self, EncodedRowGroup, FileLayout, FileWriter, RowGroupEncoder, SinkOptions};
+use crate::source::input::Input;
+use crate::source::parquet::{Batches, RowGroup};
+use crate::store::{Store, Upload, compute};
+use crate::token::{BoundKey, TokenSpec, TokenSum};
+use crate::workers::{Started, Workers};
+
+/// Rows decoded at a time.
+const BATCH_ROWS: usize = 8192;
+
+/// Row groups below both of these are gathered into larger ones rather than kept as they are.
+const SMALL_ROWS: usize = 64 << 10;
+const SMALL_BYTES: u64 = 4 << 20;
+
+/// Files that are open at a time in a table with partitions.
+const OPEN_FILES: usize = 64;
+
+/// Judged rows of one source.
+#[derive(Debug)]
+pub struct Rows {
+    /// The number of the source.
+    pub source: u32,
+    /// Where the rows are.
+    pub chunk: Chunk,
+    /// Which of them are accepted.
+    pub verdicts: Verdicts,
+}
+
+/// Rows, in memory or still in a file.
+#[derive(Debug)]
+pub enum Chunk {
+    /// A whole row group of a Parquet file, of which nothing but the key was read.
+    RowGroup(RowGroup<Input>),
+    /// Rows in memory.
+    Batch(RecordBatch),
+}
+
+/// What the manifest says of some rows besides their number: adds up.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Stats {
+    pub(super) rows: u64,
+    pub(super) keyless: u64,
+    pub(super) tokens: TokenSum,
+    pub(super) origin: Vec<(u32, u64)>,
+}
+
+/// Turns accepted rows into staged files.
+#[derive(Debug)]
+pub(super) struct Stager {
+    contract: SchemaRef,
+    key: BoundKey,
+    spec: TokenSpec,
+    options: SinkOptions,
+    workers: Workers,
+    /// Bytes that one row group may take while it is made.
+    group_memory: usize,
+    /// What is on its way, by folder.
+    ways: BTreeMap<String, Way>,
+    jobs: VecDeque<Job>,
+    source_layout: Option<(String, Option<FileLayout>)>,
+    contract_layouts: Vec<(Option<Compression>, FileLayout)>,
+    done: Vec<DataFile>,
+    /// Counts uses of ways, to find the one that was not used for longest.
+    uses: u64,
+}
+
+/// The rows gathered for a folder, and its open file.
+#[derive(Debug, Default)]
+struct Way {
+    gathered: Vec<RecordBatch>,
+    gathered_bytes: usize,
+    stats: Stats,
+    layout: Option<FileLayout>,
+    file: Option<OpenFile>,
+    used: u64,
+}
+
+#[derive(Debug)]
+struct OpenFile {
+    name: String,
+    writer: FileWriter,
+    upload: Upload,
+    stats: Stats,
+}
+
+/// A row group (or a few) to be appended to the file of a folder.
+#[derive(Debug)]
+struct Job {
+    folder: String,
+    layout: FileLayout,
+    work: Work,
+    stats: Stats,
+}
+
+enum Work {
+    Copy(RowGroup<Input>),
+    Encode(Started<(Option<EncodedRowGroup>, Encoding)>),
+}
+
+impl std::fmt::Debug for Work {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Copy(_) => "Copy",
+            Self::Encode(_) => "Encode",
+        })
+    }
+}
+
+impl Stager {
+    pub(super) fn new(
+        contract: &SchemaRef,
+        spec: &TokenSpec,
+        options: &SinkOptions,
+        workers: &Workers,
+        memory: u64,
+    ) -> Result<Self> {
+        options.partition_by.iter().try_for_each(|partition| partition.check(contract))?;
+        Ok(Self {
+            contract: Arc::clone(contract),
+            key: spec.bind(contract, "the table's schema")?,
+            spec: spec.clone(),
+            options: options.clone(),
+            workers: workers.clone(),
+            group_memory: (memory as usize / (workers.count() + 1)).max(1 << 20),
+            ways: BTreeMap::new(),
+            jobs: VecDeque::new(),
+            source_layout: None,
+            contract_layouts: Vec::new(),
+            done: Vec::new(),
+            uses: 0,
+        })
+    }
+
+    /// Stages accepted rows after all others.
+    pub(super) async fn push(&mut self, store: &Store, namer: &mut Namer, rows: Rows) -> Result<()> {
+        let Rows { source, chunk, verdicts } = rows;
+        let stats = Stats {
+            rows: verdicts.accepted,
+            keyless: verdicts.keyless,
+            tokens: verdicts.tokens,
+            origin: vec![(source, verdicts.accepted)],
+        };
+        match chunk {
+            _ if verdicts.accepted == 0 => Ok(()),
+            Chunk::Batch(batch) => {
+                let batch = filter_record_batch(&batch, &verdicts.keep.into())
+                    .map_err(|e| Error::Internal(format!("rows cannot be filtered: {e}")))?;
+                let layout = self.contract_layout(None)?;
+                self.scatter(store, namer, source, batch, stats, &layout).await
+            }
+            Chunk::RowGroup(group) if self.options.partition_by.is_empty() => {
+                self.push_group(store, namer, "", group, verdicts, stats).await
+            }
+            Chunk::RowGroup(group) => {
+                let layout = self.contract_layout(group.file().codec())?;
+                let keep = (!verdicts.all_accepted()).then_some(verdicts.keep);
+                let mut batches = compute(move || group.rows(keep.as_ref(), BATCH_ROWS)).await?;
+                loop {
+                    let (batch, rest) = compute(move || Ok((batches.next().transpose()?, batches))).await?;
+                    batches = rest;
+                    let Some(batch) = batch else { return Ok(()) };
+                    self.scatter(store, namer, source, batch, Stats::default(), &layout).await?;
+                }
+            }
+        }
+    }
+
+    /// Stages the accepted rows of a row group in `folder`.
+    pub(super) async fn push_group(
+        &mut self,
+        store: &Store,
+        namer: &mut Namer,
+        folder: &str,
+        group: RowGroup<Input>,
+        verdicts: Verdicts,
+        stats: Stats,
+    ) -> Result<()> {
+        let source = self.source_layout(&group);
+        let small = stats.rows < SMALL_ROWS as u64 && group.compressed_bytes() < SMALL_BYTES;
+        if let Some(layout) = &source
+            && verdicts.all_accepted()
+            && !small
+            && sink::copyable(&group, layout)
+        {
+            self.flush(store, namer, folder).await?;
+            let job = Job { folder: folder.to_owned(), layout: layout.clone(), work: Work::Copy(group), stats };
+            return self.enqueue(store, namer, job).await;
+        }
+        let layout = match source.filter(FileLayout::encodes) {
+            Some(layout) => layout,
+            None => self.contract_layout(group.file().codec())?,
+        };
+        let keep = (!verdicts.all_accepted()).then_some(verdicts.keep);
+        if small {
+            let contract = Arc::clone(layout.row_schema());
+            let batches = self.workers.start(move || {
+                let url = group.file().url().to_owned();
+                let adapt = |batch: Result<_>| schema::adapt(&batch?, &contract).map_err(|e| Error::input(&url, e));
+                group.rows(keep.as_ref(), BATCH_ROWS)?.map(adapt).collect::<Result<Vec<_>>>()
+            });
+            let batches = batches.await?;
+            return self.gather(store, namer, folder, batches, stats, &layout).await;
+        }
+        self.flush(store, namer, folder).await?;
+        let encoding = Encoding::of_group(group, keep, &layout, &self.options, self.group_memory);
+        let work = Work::Encode(self.workers.start(move || encoding?.step()));
+        self.enqueue(store, namer, Job { folder: folder.to_owned(), layout, work, stats }).await
+    }
+
+    /// From here on rows may have the columns of `contract`.
+    pub(super) async fn widen(&mut self, store: &Store, namer: &mut Namer, contract: &SchemaRef) -> Result<()> {
+        self.flush_all(store, namer).await?;
+        self.contract = Arc::clone(contract);
+        self.key = self.spec.bind(contract, "the table's schema")?;
+        self.source_layout = None;
+        self.contract_layouts.clear();
+        Ok(())
+    }
+
+    /// Completes all files. They are durable then.
+    pub(super) async fn finish(mut self, store: &Store, namer: &mut Namer) -> Result<Vec<DataFile>> {
+        self.flush_all(store, namer).await?;
+        for (_, way) in std::mem::take(&mut self.ways) {
+            if let Some(file) = way.file {
+                self.done.push(file.close().await?);
+            }
+        }
+        Ok(self.done)
+    }
+
+    /// Splits rows by folder, where there are partitions, and gathers them.
+    async fn scatter(
+        &mut self,
+        store: &Store,
+        namer: &mut Namer,
+        source: u32,
+        batch: RecordBatch,
+        stats: Stats,
+        layout: &FileLayout,
+    ) -> Result<()> {
+        let batch = schema::adapt(&batch, layout.row_schema())
+            .map_err(|e| Error::Internal(format!("rows that were read do not fit the table: {e}")))?;
+        if self.options.partition_by.is_empty() {
+            return self.gather(store, namer, "", vec![batch], stats, layout).await;
+        }
+        for (folder, batch) in sink::split(&self.options.partition_by, &batch)? {
+            let tokens = self.key.tokenise(&batch)?;
+            let keyless = |row: usize| tokens.keyless.as_ref().is_some_and(|mask| mask.value(row));
+            let with_key = tokens.tokens.iter().enumerate().filter(|(row, _)| !keyless(*row));
+            let sum = with_key.fold(TokenSum::default(), |sum, (_, token)| sum.plus(TokenSum { count: 1, sum: token.0 }));
+            let rows = batch.num_rows() as u64;
+            let stats = Stats { rows, keyless: rows - sum.count, tokens: sum, origin: vec![(source, rows)] };
+            self.gather(store, namer, &folder, vec![batch], stats, layout).await?;
+        }
+        Ok(())
+    }
+
+    /// Adds adapted rows to those gathered for a folder.
+    async fn gather(
+        &mut self,
+        store: &Store,
+        namer: &mut Namer,
+        folder: &str,
+        batches: Vec<RecordBatch>,
+        stats: Stats,
+        layout: &FileLayout,
+    ) -> Result<()> {
+        if self.ways.get(folder).is_some_and(|way| way.layout.as_ref().is_some_and(|before| before != layout)) {
+            self.flush(store, namer, folder).await?;
+        }
+        self.uses += 1;
+        let way = self.ways.entry(folder.to_owned()).or_default();
+        way.used = self.uses;
+        way.layout = Some(layout.clone());
+        way.stats.add(&stats);
+        way.gathered_bytes += batches.iter().map(RecordBatch::get_array_memory_size).sum::<usize>();
+        way.gathered.extend(batches);
+        if way.stats.rows >= self.options.row_group_rows as u64 || way.gathered_bytes >= self.group_memory {
+            self.flush(store, namer, folder).await?;
+        }
+        self.keep_within_bounds(store, namer).await
+    }
+
+    /// With many folders the gathered rows of all together, and the open files, stay within bounds.
+    async fn keep_within_bounds(&mut self, store: &Store, namer: &mut Namer) -> Result<()> {
+        while self.ways.values().map(|way| way.gathered_bytes).sum::<usize>() > 2 * self.group_memory {
+            let largest = self.ways.iter().max_by_key(|(_, way)| way.gathered_bytes);
+            let Some(folder) = largest.map(|(folder, _)| folder.clone()) else { break };
+            self.flush(store, namer, &folder).await?;
+        }
+        while self.ways.values().filter(|way| way.file.is_some()).count() > OPEN_FILES {
+            let open = self.ways.iter().filter(|(_, way)| way.file.is_some());
+            let Some(folder) = open.min_by_key(|(_, way)| way.used).map(|(folder, _)| folder.clone()) else { break };
+            self.drain_jobs(store, namer, 0).await?;
+            if let Some(file) = self.ways.get_mut(&folder).and_then(|way| way.file.take()) {
+                self.done.push(file.close().await?);
+            }
+        }
+        Ok(())
+    }
+
+    async fn flush_all(&mut self, store: &Store, namer: &mut Namer) -> Result<()> {
+        let folders: Vec<String> = self.ways.keys().cloned().collect();
+        for folder in folders {
+            self.flush(store, namer, &folder).await?;
+        }
+        self.drain_jobs(store, namer, 0).await
+    }
+
+    /// Has the rows gathered for a folder encoded.
+    async fn flush(&mut self, store: &Store, namer: &mut Namer, folder: &str) -> Result<()> {
+        let Some(way) = self.ways.get_mut(folder).filter(|way| !way.gathered.is_empty()) else { return Ok(()) };
+        let batches = std::mem::take(&mut way.gathered);
+        let stats = std::mem::take(&mut way.stats);
+        way.gathered_bytes = 0;
+        let Some(layout) = way.layout.take() else { return Ok(()) };
+        let encoding = Encoding::of_batches(batches, &layout, &self.options, self.group_memory);
+        let work = Work::Encode(self.workers.start(move || encoding?.step()));
+        self.enqueue(store, namer, Job { folder: folder.to_owned(), layout, work, stats }).await
+    }
+
+    async fn enqueue(&mut self, store: &Store, namer: &mut Namer, job: Job) -> Result<()> {
+        self.jobs.push_back(job);
+        self.drain_jobs(store, namer, self.workers.count()).await
+    }
+
+    /// Appends the oldest jobs' row groups until no more than `left` jobs are on their way.
+    async fn drain_jobs(&mut self, store: &Store, namer: &mut Namer, left: usize) -> Result<()> {
+        while self.jobs.len() > left {
+            let Some(job) = self.jobs.pop_front() else { break };
+            self.append(store, namer, job).await?;
+        }
+        Ok(())
+    }
+
+    async fn append(&mut self, store: &Store, namer: &mut Namer, job: Job) -> Result<()> {
+        self.uses += 1;
+        let way = self.ways.entry(job.folder.clone()).or_default();
+        way.used = self.uses;
+        if let Some(file) = way.file.take_if(|file| *file.writer.layout() != job.layout || file.writer.is_full()) {
+            self.done.push(file.close().await?);
+        }
+        let mut file = match way.file.take() {
+            Some(file) => file,
+            None => OpenFile::begin(store, namer, &job, self.key.paths()).await?,
+        };
+        match job.work {
+            Work::Copy(group) => file.copy(group).await?,
+            Work::Encode(mut started) => loop {
+                let (group, rest) = started.await?;
+                let Some(group) = group else { break };
+                file.append(group).await?;
+                started = self.workers.start(move || rest.step());
+            },
+        }
+        file.stats.add(&job.stats);
+        if file.writer.written() >= self.options.target_file_size {
+            self.done.push(file.close().await?);
+        } else {
+            way.file = Some(file);
+        }
+        Ok(())
+    }
+
+    fn contract_layout(&mut self, codec: Option<Compression>) -> Result<FileLayout> {
+        if let Some((_, layout)) = self.contract_layouts.iter().find(|(known, _)| *known == codec) {
+            return Ok(layout.clone());
+        }
+        let layout = FileLayout::of_contract(&self.contract, self.options.compression, codec)?;
+        self.contract_layouts.push((codec, layout.clone()));
+        Ok(layout)
+    }
+
+    fn source_layout(&mut self, group: &RowGroup<Input>) -> Option<FileLayout> {
+        let url = group.file().url();
+        if let Some((known, layout)) = &self.source_layout
+            && known == url
+        {
+            return layout.clone();
+        }
+        let layout = FileLayout::of_source(group.file(), &self.contract, self.options.compression);
+        self.source_layout = Some((url.to_owned(), layout.clone()));
+        layout
+    }
+}
+
+impl OpenFile {
+    async fn begin(store: &Store, namer: &mut Namer, job: &Job, key: Vec<Vec<String>>) -> Result<Self> {
+        let separator = if job.folder.is_empty() { "" } else { "/" };
+        let name = namer.next(&format!("{}{separator}{}", name::DATA, job.folder), "parquet");
+        let writer = FileWriter::new(job.layout.clone(), key)?;
+        let upload = store.create(&name).await?;
+        Ok(Self { name, writer, upload, stats: Stats::default() })
+    }
+
+    async fn append(&mut self, group: EncodedRowGroup) -> Result<()> {
+        self.writer.append_encoded(group)?;
+        self.drain().await
+    }
+
+    async fn copy(&mut self, group: RowGroup<Input>) -> Result<()> {
+        let mut copy = group.copy();
+        loop {
+            let (more, rest) = {
+                let writer = &mut self.writer;
+                (writer.copy_some(&mut copy)?, copy)
+            };
+            copy = rest;
+            self.drain().await?;
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn drain(&mut self) -> Result<()> {
+        let bytes = self.writer.take_bytes()?;
+        if bytes.is_empty() { Ok(()) } else { self.upload.write(bytes).await }
+    }
+
+    async fn close(mut self) -> Result<DataFile> {
+        let summary = self.writer.close()?;
+        self.drain().await?;
+        let bytes = self.upload.finish().await?;
+        let range = |range: sink::ColumnRange| range.min.zip(range.max);
+        Ok(DataFile {
+            name: self.name,
+            rows: self.stats.rows,
+            bytes,
+            keyless: self.stats.keyless,
+            tokens: self.stats.tokens,
+            origin: self.stats.origin,
+            key_range: summary.ranges.into_iter().map(range).collect(),
+        })
+    }
+}
+
+impl Stats {
+    fn add(&mut self, other: &Self) {
+        self.rows += other.rows;
+        self.keyless += other.keyless;
+        self.tokens = self.tokens.plus(other.tokens);
+        for (source, rows) in &other.origin {
+            match self.origin.last_mut() {
+                Some((last, sum)) if last == source => *sum += rows,
+                _ => self.origin.push((*source, *rows)),
+            }
+        }
+    }
+}
+
+/// Rows on their way into encoded row groups, one at a time, each within bounds of rows and memory.
+struct Encoding {
+    batches: Box<dyn Iterator<Item = Result<RecordBatch>> + Send>,
+    layout: FileLayout,
+    rows: usize,
+    memory: usize,
+    /// Rows of the last batch that did not fit the row group.
+    rest: Option<RecordBatch>,
+}
+
+impl Encoding {
+    fn of_batches(
+        batches: Vec<RecordBatch>,
+        layout: &FileLayout,
+        options: &SinkOptions,
+        memory: usize,
+    ) -> Result<Self> {
+        let batches = Box::new(batches.into_iter().map(Ok));
+        Ok(Self { batches, layout: layout.clone(), rows: options.row_group_rows, memory, rest: None })
+    }
+
+    fn of_group(
+        group: RowGroup<Input>,
+        keep: Option<arrow::buffer::BooleanBuffer>,
+        layout: &FileLayout,
+        options: &SinkOptions,
+        memory: usize,
+    ) -> Result<Self> {
+        let (url, contract) = (group.file().url().to_owned(), Arc::clone(layout.row_schema()));
+        // Opened by the worker that takes the first step, not by whoever asks for it.
+        let mut open: Option<Batches<Input>> = None;
+        let mut failed = false;
+        let batches = std::iter::from_fn(move || {
+            if failed {
+                return None;
+            }
+            let batches = match &mut open {
+                Some(batches) => batches,
+                None => match group.rows(keep.as_ref(), BATCH_ROWS) {
+                    Ok(batches) => open.insert(batches),
+                    Err(error) => {
+                        failed = true;
+                        return Some(Err(error));
+                    }
+                },
+            };
+            let adapted = batches.next()?.and_then(|batch| {
+                schema::adapt(&batch, &contract).map_err(|reason| Error::input(&url, reason))
+            });
+            Some(adapted)
+        });
+        let batches = Box::new(batches);
+        Ok(Self { batches, layout: layout.clone(), rows: options.row_group_rows, memory, rest: None })
+    }
+
+    /// Encodes the next row group; `None` after the last.
+    fn step(mut self) -> Result<(Option<EncodedRowGroup>, Self)> {
+        let mut encoder: Option<RowGroupEncoder> = None;
+        loop {
+            let batch = match self.rest.take() {
+                Some(batch) => batch,
+                None => match self.batches.next() {
+                    Some(batch) => batch?,
+                    None => break,
+                },
+            };
+            if batch.num_rows() == 0 {
+                continue;
+            }
+            let encoder = match &mut encoder {
+                Some(encoder) => encoder,
+                None => encoder.insert(RowGroupEncoder::new(&self.layout)?),
+            };
+            let fits = (self.rows.max(1) - encoder.rows()).min(batch.num_rows());
+            encoder.write(&batch.slice(0, fits))?;
+            if fits < batch.num_rows() {
+                self.rest = Some(batch.slice(fits, batch.num_rows() - fits));
+            }
+            if encoder.rows() >= self.rows || encoder.memory() >= self.memory {
+                break;
+            }
+        }
+        Ok((encoder.map(RowGroupEncoder::finish).transpose()?, self))
+    }
+}

@@ -1,0 +1,297 @@
+//! Hive-style partitions: which folder a row belongs to.
+//!
+//! A folder is `name=value` per partition column, joined by `/`. Values are written as Hive and Spark do: null and the
+//! empty text are `__HIVE_DEFAULT_PARTITION__`, characters that are unsafe in paths are percent-escaped. A value too
+//! long for a file name is cut and told apart by a hash of the whole. The column itself stays in the data files, so
+//! nothing is lost by any of this.
+
+use crate::error::{Error, Result};
+use crate::schema::normalise;
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, UInt32Array, make_array};
+use arrow::compute::{cast, take_record_batch};
+use arrow::datatypes::{DataType, Date32Type, Field, Schema, TimeUnit};
+use chrono::{DateTime, NaiveDate, NaiveDateTime, TimeDelta};
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// What Hive calls the folder of rows without a value.
+const NO_VALUE: &str = "__HIVE_DEFAULT_PARTITION__";
+
+/// The longest value in a folder name; file systems allow 255 bytes for the whole name.
+const MAX_VALUE: usize = 160;
+
+/// One column, or the day of one, whose value names a folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Partition {
+    column: String,
+    day: bool,
+}
+
+impl Partition {
+    /// Reads `country` or `date(ts)`. The column may be a path into structs, such as `payload.country`.
+    pub fn parse(text: &str) -> Result<Self> {
+        let text = text.trim();
+        let inner = text.strip_suffix(')').and_then(|open| open.strip_prefix("date("));
+        let (column, day) = inner.map_or((text, false), |inner| (inner.trim(), true));
+        if column.is_empty() {
+            return Err(Error::Usage(format!(
+                "`{text}` is no partition; give a column, or the day of one as date(COLUMN)"
+            )));
+        }
+        Ok(Self { column: column.to_owned(), day })
+    }
+
+    /// The name in the folder: `country`, `ts_date`.
+    pub fn name(&self) -> String {
+        if self.day { format!("{}_date", self.column) } else { self.column.clone() }
+    }
+
+    /// Refuses a column that the schema lacks or whose values cannot name folders.
+    pub fn check(&self, schema: &Schema) -> Result<()> {
+        let schema = normalise(schema);
+        let found = resolve(&self.column, &schema);
+        let Some(field) = found.as_ref().and_then(|path| path.last()) else {
+            let names: Vec<_> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+            return Err(Error::Usage(format!(
+                "there is no column `{}` to partition by; there are: {}",
+                self.column,
+                names.join(", ")
+            )));
+        };
+        let possible = match field.data_type() {
+            DataType::Utf8
+            | DataType::Date32
+            | DataType::Date64
+            | DataType::Timestamp(..)
+            | DataType::Null => true,
+            DataType::Boolean => !self.day,
+            other => !self.day && (other.is_integer() || other.is_decimal()),
+        };
+        if possible {
+            return Ok(());
+        }
+        Err(Error::Usage(format!(
+            "`{self}` cannot be a partition: `{}` is {}",
+            self.column,
+            field.data_type()
+        )))
+    }
+
+    /// The text of each row's value; none where the row has no value.
+    fn values(&self, batch: &RecordBatch) -> Result<StringArray> {
+        let array = self.column_of(batch)?;
+        if self.day { days(&array) } else { texts(&array) }
+            .map_err(|error| Error::Usage(format!("`{self}` cannot be a partition of these rows: {error}")))
+    }
+
+    fn column_of(&self, batch: &RecordBatch) -> Result<ArrayRef> {
+        let missing = || Error::Usage(format!("there is no column `{}` to partition by", self.column));
+        let path = resolve(&self.column, batch.schema_ref()).ok_or_else(missing)?;
+        let (root, members) = path.split_first().ok_or_else(missing)?;
+        let mut array = batch.column_by_name(root.name()).cloned().ok_or_else(missing)?;
+        for member in members {
+            let parent = array.as_struct_opt().ok_or_else(missing)?;
+            let child = parent.column_by_name(member.name()).ok_or_else(missing)?;
+            // A member of a null struct is null, whatever its own buffer says.
+            let nulls = arrow::buffer::NullBuffer::union(parent.nulls(), child.logical_nulls().as_ref());
+            let plain = cast(child, &plain_type(child.data_type())).map_err(|_| missing())?;
+            let masked = plain.to_data().into_builder().nulls(nulls).build().map_err(|_| missing())?;
+            array = make_array(masked);
+        }
+        Ok(array)
+    }
+}
+
+impl fmt::Display for Partition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.day { write!(f, "date({})", self.column) } else { f.write_str(&self.column) }
+    }
+}
+
+/// Splits `batch` by folder: pairs of a folder (`country=DE/ts_date=2026-01-31`) and its rows, folders in the order of
+/// their first row, rows in their order. Without partitions there is one folder, the empty one.
+pub fn split(partitions: &[Partition], batch: &RecordBatch) -> Result<Vec<(String, RecordBatch)>> {
+    if batch.num_rows() == 0 {
+        return Ok(Vec::new());
+    }
+    let columns = partitions.iter().map(|partition| partition.values(batch)).collect::<Result<Vec<_>>>()?;
+    let mut folders: Vec<(Vec<Option<&str>>, Vec<u32>)> = Vec::new();
+    let mut known: HashMap<Vec<Option<&str>>, usize> = HashMap::new();
+    for row in 0..batch.num_rows() {
+        let values: Vec<_> =
+            columns.iter().map(|column| column.is_valid(row).then(|| column.value(row))).collect();
+        let at = *known.entry(values).or_insert_with_key(|values| {
+            folders.push((values.clone(), Vec::new()));
+            folders.len() - 1
+        });
+        if let Some((_, rows)) = folders.get_mut(at) {
+            rows.push(
+                u32::try_from(row).map_err(|_| Error::Internal("a batch is too long to split".to_owned()))?,
+            );
+        }
+    }
+    let name = |values: &[Option<&str>]| {
+        let parts = partitions.iter().zip(values);
+        parts.map(|(partition, value)| folder(&partition.name(), *value)).collect::<Vec<_>>().join("/")
+    };
+    if let [(values, _)] = folders.as_slice() {
+        return Ok(vec![(name(values), batch.clone())]);
+    }
+    folders
+        .iter()
+        .map(|(values, rows)| {
+            let rows = take_record_batch(batch, &UInt32Array::from(rows.clone()));
+            Ok((name(values), rows.map_err(|error| Error::Internal(format!("splitting a batch: {error}")))?))
+        })
+        .collect()
+}
+
+/// The fields from a root column down to `name`: taken literally first, dots and all, then as a path into structs.
+fn resolve(name: &str, schema: &Schema) -> Option<Vec<Arc<Field>>> {
+    if let Some((_, field)) = schema.fields().find(name) {
+        return Some(vec![Arc::clone(field)]);
+    }
+    let mut parts = name.split('.');
+    let (_, root) = schema.fields().find(parts.next()?)?;
+    let mut path = vec![Arc::clone(root)];
+    for part in parts {
+        let DataType::Struct(members) = path.last()?.data_type() else {
+            return None;
+        };
+        let (_, member) = members.find(part)?;
+        let member = Arc::clone(member);
+        path.push(member);
+    }
+    Some(path)
+}
+
+fn plain_type(data_type: &DataType) -> DataType {
+    match data_type {
+        DataType::Dictionary(_, values) => plain_type(values),
+        DataType::RunEndEncoded(_, values) => plain_type(values.data_type()),
+        other => other.clone(),
+    }
+}
+
+fn texts(array: &ArrayRef) -> Result<StringArray, arrow::error::ArrowError> {
+    if let DataType::Timestamp(unit, Some(_)) = array.data_type() {
+        // Shown in UTC, whatever the zone: a folder must not depend on it. The stored number is the instant in UTC.
+        let utc = array.to_data().into_builder().data_type(DataType::Timestamp(*unit, None)).build()?;
+        return texts(&make_array(utc));
+    }
+    Ok(cast(array, &DataType::Utf8)?.as_string::<i32>().clone())
+}
+
+fn days(array: &ArrayRef) -> Result<StringArray, arrow::error::ArrowError> {
+    let array = cast(array, &plain_type(array.data_type()))?;
+    let day = |days: i64| {
+        let epoch = NaiveDate::default();
+        TimeDelta::try_days(days)
+            .and_then(|delta| epoch.checked_add_signed(delta))
+            .map(|date| date.to_string())
+    };
+    Ok(match array.data_type() {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => {
+            let text = cast(&array, &DataType::Utf8View)?;
+            text.as_string_view().iter().map(|value| value.and_then(day_of_text)).collect()
+        }
+        DataType::Timestamp(unit, _) => {
+            // Whole seconds, rounded down: the cast would round towards 1970.
+            let per_day = 86_400
+                * match unit {
+                    TimeUnit::Second => 1,
+                    TimeUnit::Millisecond => 1_000,
+                    TimeUnit::Microsecond => 1_000_000,
+                    TimeUnit::Nanosecond => 1_000_000_000i64,
+                };
+            let raw = cast(&array, &DataType::Int64)?;
+            let raw = raw.as_primitive::<arrow::datatypes::Int64Type>();
+            raw.iter().map(|value| value.and_then(|value| day(value.div_euclid(per_day)))).collect()
+        }
+        _ => {
+            let dates = cast(&array, &DataType::Date32)?;
+            dates
+                .as_primitive::<Date32Type>()
+                .iter()
+                .map(|value| value.and_then(|value| day(value.into())))
+                .collect()
+        }
+    })
+}
+
+/// The day, in UTC, of an ISO 8601 date or time; none for other text.
+fn day_of_text(text: &str) -> Option<String> {
+    let text = text.trim();
+    if let Ok(instant) = DateTime::parse_from_rfc3339(text) {
+        return Some(instant.naive_utc().date().to_string());
+    }
+    if let Ok(date) = NaiveDate::parse_from_str(text, "%Y-%m-%d") {
+        return Some(date.to_string());
+    }
+    let zoned =
+        ["%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%dT%H:%M%#z", "%Y-%m-%d %H:%M%#z"];
+    let instant = zoned.iter().find_map(|format| DateTime::parse_from_str(text, format).ok());
+    if let Some(instant) = instant {
+        return Some(instant.naive_utc().date().to_string());
+    }
+    let local = ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"];
+    let time = local.iter().find_map(|format| NaiveDateTime::parse_from_str(text, format).ok());
+    time.map(|time| time.date().to_string())
+}
+
+fn folder(name: &str, value: Option<&str>) -> String {
+    let value = match value {
+        None | Some("") => NO_VALUE.to_owned(),
+        Some(value) => bounded(value),
+    };
+    format!("{}={value}", escaped(name))
+}
+
+fn bounded(value: &str) -> String {
+    let whole = escaped(value);
+    if whole.len() <= MAX_VALUE {
+        return whole;
+    }
+    let mut cut = String::new();
+    for character in value.chars() {
+        let next = escaped(character.encode_utf8(&mut [0; 4]));
+        if cut.len() + next.len() > MAX_VALUE - 17 {
+            break;
+        }
+        cut.push_str(&next);
+    }
+    format!("{cut}~{:016x}", xxh3_64(value.as_bytes()))
+}
+
+/// Escapes what Hive escapes, and what local file systems would trip over.
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\0'..='\x1f'
+            | '\x7f'
+            | '"'
+            | '#'
+            | '%'
+            | '\''
+            | '*'
+            | '/'
+            | ':'
+            | '='
+            | '?'
+            | '\\'
+            | '{'
+            | '}'
+            | '['
+            | ']'
+            | '^'
+            | '<'
+            | '>'
+            | '|' => escaped.push_str(&format!("%{:02X}", character as u32)),
+            safe => escaped.push(safe),
+        }
+    }
+    escaped
+}

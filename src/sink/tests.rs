@@ -1,0 +1,246 @@
+//! Whole ways through source and sink: what comes out is what went in, less the rows that were dropped.
+
+use super::*;
+use crate::error::{Error, Result};
+use crate::schema::arbitrary::{Dice, any_schema, random_batch};
+use crate::schema::{adapt, normalise};
+use crate::source::parquet::ParquetFile;
+use arrow::array::{BooleanArray, RecordBatch};
+use arrow::buffer::BooleanBuffer;
+use arrow::compute::{concat_batches, filter_record_batch};
+use arrow::datatypes::{Schema, SchemaRef};
+use bytes::Bytes;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection, RowSelectionPolicy,
+};
+use parquet::basic::{Compression, GzipLevel, ZstdLevel};
+use parquet::file::metadata::{KeyValue, PageIndexPolicy};
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
+use proptest::prelude::*;
+use std::sync::Arc;
+
+fn random_properties(dice: &mut Dice) -> WriterProperties {
+    let codec = [
+        Compression::UNCOMPRESSED,
+        Compression::SNAPPY,
+        Compression::LZ4_RAW,
+        Compression::GZIP(GzipLevel::default()),
+        Compression::ZSTD(ZstdLevel::default()),
+    ][dice.below(5) as usize];
+    let statistics = [EnabledStatistics::None, EnabledStatistics::Chunk, EnabledStatistics::Page];
+    let builder = WriterProperties::builder()
+        .set_compression(codec)
+        .set_dictionary_enabled(dice.below(3) > 0)
+        .set_statistics_enabled(statistics[dice.below(3) as usize])
+        .set_data_page_row_count_limit(1 + dice.below(50) as usize)
+        .set_write_batch_size(1 + dice.below(20) as usize)
+        .set_dictionary_page_size_limit(1 + dice.below(300) as usize)
+        .set_max_row_group_row_count(Some(1 + dice.below(120) as usize))
+        .set_bloom_filter_enabled(dice.below(4) == 0)
+        .set_bloom_filter_max_ndv(100);
+    let version = if dice.below(2) == 0 { WriterVersion::PARQUET_1_0 } else { WriterVersion::PARQUET_2_0 };
+    let builder = builder.set_writer_version(version);
+    let note = (dice.below(2) == 0).then(|| vec![KeyValue::new("owner".to_owned(), "somebody".to_owned())]);
+    builder.set_key_value_metadata(note).set_offset_index_disabled(dice.below(3) == 0).build()
+}
+
+fn write_source(batch: &RecordBatch, properties: WriterProperties) -> Bytes {
+    let mut file = Vec::new();
+    let mut writer = ArrowWriter::try_new(&mut file, batch.schema(), Some(properties)).unwrap();
+    writer.write(batch).unwrap();
+    writer.close().unwrap();
+    file.into()
+}
+
+/// What a foreign reader sees in a file, in plain types.
+fn read_back(file: &Bytes, schema: &SchemaRef) -> RecordBatch {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file.clone()).unwrap().build().unwrap();
+    let batches: Vec<_> = reader.map(|batch| adapt(&batch.unwrap(), schema).unwrap()).collect();
+    concat_batches(schema, &batches).unwrap()
+}
+
+/// The same, for the rows that `keep` has set, by way of the page index.
+fn read_selected(file: &Bytes, schema: &SchemaRef, keep: &BooleanBuffer) -> RecordBatch {
+    let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
+    let reader = ParquetRecordBatchReaderBuilder::try_new_with_options(file.clone(), options)
+        .unwrap()
+        .with_row_selection(RowSelection::from_boolean_buffer(keep.clone()))
+        .with_row_selection_policy(RowSelectionPolicy::Selectors)
+        .build()
+        .unwrap();
+    let batches: Vec<_> = reader.map(|batch| adapt(&batch.unwrap(), schema).unwrap()).collect();
+    concat_batches(schema, &batches).unwrap()
+}
+
+fn filtered(batch: &RecordBatch, keep: &BooleanBuffer) -> RecordBatch {
+    filter_record_batch(batch, &BooleanArray::new(keep.clone(), None)).unwrap()
+}
+
+/// Does what a session does: copies what may be copied, encodes the rest, a new file where the layout changes.
+struct Rewriter {
+    contract: SchemaRef,
+    choice: CompressionChoice,
+    writer: Option<FileWriter>,
+    bytes: Vec<u8>,
+    files: Vec<(Bytes, FileSummary)>,
+    copied: usize,
+}
+
+impl Rewriter {
+    fn new(contract: &SchemaRef, choice: CompressionChoice) -> Self {
+        let contract = Arc::clone(contract);
+        Self { contract, choice, writer: None, bytes: Vec::new(), files: Vec::new(), copied: 0 }
+    }
+
+    fn writer_of(&mut self, layout: &FileLayout) -> Result<&mut FileWriter> {
+        if self.writer.as_ref().is_some_and(|writer| writer.layout() != layout) {
+            self.end_file()?;
+        }
+        if self.writer.is_none() {
+            let keys = self.contract.fields().iter().map(|field| vec![field.name().clone()]).collect();
+            self.writer = Some(FileWriter::new(layout.clone(), keys)?);
+        }
+        Ok(self.writer.as_mut().unwrap())
+    }
+
+    fn end_file(&mut self) -> Result<()> {
+        if let Some(mut writer) = self.writer.take() {
+            let summary = writer.close()?;
+            self.bytes.extend(writer.take_bytes()?);
+            let bytes: Bytes = std::mem::take(&mut self.bytes).into();
+            assert_eq!(summary.bytes, bytes.len() as u64);
+            self.files.push((bytes, summary));
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, file: &ParquetFile<Bytes>, keep: &BooleanBuffer) -> Result<()> {
+        let own = FileLayout::of_contract(&self.contract, self.choice, file.codec())?;
+        let source = FileLayout::of_source(file, &self.contract, self.choice);
+        let encoding = source.clone().filter(FileLayout::encodes).unwrap_or(own);
+        let mut start = 0;
+        for group in file.row_groups() {
+            let keep = keep.slice(start, group.num_rows());
+            start += group.num_rows();
+            let whole = keep.count_set_bits() == keep.len();
+            match source.as_ref().filter(|layout| whole && copyable(&group, layout)) {
+                Some(layout) => {
+                    let mut copy = group.copy();
+                    while self.writer_of(layout)?.copy_some(&mut copy)? {
+                        let bytes = self.writer_of(layout)?.take_bytes()?;
+                        self.bytes.extend(bytes);
+                    }
+                    self.copied += 1;
+                }
+                None => {
+                    let mut encoder = RowGroupEncoder::new(&encoding)?;
+                    for batch in group.rows((!whole).then_some(&keep), 37)? {
+                        let batch = adapt(&batch?, encoder.schema());
+                        encoder.write(&batch.map_err(|reason| Error::input(file.url(), reason))?)?;
+                    }
+                    assert_eq!(encoder.rows(), keep.count_set_bits());
+                    let encoded = encoder.finish()?;
+                    self.writer_of(&encoding)?.append_encoded(encoded)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn random_mask(rows: usize, dice: &mut Dice) -> BooleanBuffer {
+    match dice.below(4) {
+        0 => BooleanBuffer::new_set(rows),
+        1 => BooleanBuffer::collect_bool(rows, |_| dice.below(10) == 0),
+        2 => {
+            let cut = dice.below(rows as u64 + 1) as usize;
+            BooleanBuffer::collect_bool(rows, |row| row >= cut)
+        }
+        _ => BooleanBuffer::collect_bool(rows, |_| dice.below(40) > 0),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_written_is_what_was_kept(schema in any_schema(), seed: u64, rows in 1usize..300) {
+        let mut dice = Dice::new(seed);
+        let batch = random_batch(&schema, rows, &mut dice);
+        let source = write_source(&batch, random_properties(&mut dice));
+        let keep = random_mask(rows, &mut dice);
+        let file = ParquetFile::open(source.clone(), "memory").unwrap();
+        let contract = Arc::clone(file.schema());
+        prop_assert_eq!(&normalise(&schema).fields, &contract.fields);
+        let choice = if dice.below(3) == 0 { "zstd".parse().unwrap() } else { CompressionChoice::AsSource };
+        let mut rewriter = Rewriter::new(&contract, choice);
+        rewriter.add(&file, &keep).unwrap();
+        rewriter.end_file().unwrap();
+        // One layout: copied and encoded row groups share a file.
+        prop_assert_eq!(rewriter.files.len(), 1);
+        let (written, summary) = &rewriter.files[0];
+        let expected = filtered(&read_back(&source, &contract), &keep);
+        prop_assert_eq!(summary.rows, expected.num_rows() as u64);
+        prop_assert_eq!(&read_back(written, &contract), &expected);
+        let some = random_mask(expected.num_rows(), &mut dice);
+        prop_assert_eq!(&read_selected(written, &contract, &some), &filtered(&expected, &some));
+        // Copying once more, from a file of ours.
+        let again = ParquetFile::open(written.clone(), "memory").unwrap();
+        prop_assert_eq!(again.schema().fields(), contract.fields());
+        let mut twice = Rewriter::new(&contract, CompressionChoice::AsSource);
+        twice.add(&again, &BooleanBuffer::new_set(expected.num_rows())).unwrap();
+        prop_assert_eq!(twice.copied, again.num_row_groups());
+        twice.end_file().unwrap();
+        if let Some((copied, _)) = twice.files.first() {
+            prop_assert_eq!(&read_back(copied, &contract), &expected);
+            prop_assert_eq!(&read_selected(copied, &contract, &some), &filtered(&expected, &some));
+        }
+    }
+
+    #[test]
+    fn key_columns_come_alone_and_whole(schema in any_schema(), seed: u64, rows in 1usize..200) {
+        let mut dice = Dice::new(seed);
+        let batch = random_batch(&schema, rows, &mut dice);
+        let file = ParquetFile::open(write_source(&batch, random_properties(&mut dice)), "memory").unwrap();
+        let name = schema.field(dice.below(schema.fields().len() as u64) as usize).name().clone();
+        let (_, field) = file.schema().column_with_name(&name).unwrap();
+        let wanted = Arc::new(Schema::new(vec![field.clone()]));
+        let mut found = Vec::new();
+        for group in file.row_groups() {
+            for batch in group.key_batches(&[vec![name.clone()]], 17).unwrap() {
+                let batch = batch.unwrap();
+                prop_assert!(batch.num_rows() <= 17);
+                found.push(adapt(&batch, &wanted).unwrap());
+            }
+        }
+        let expected = batch.project(&[schema.index_of(&name).unwrap()]).unwrap();
+        prop_assert_eq!(concat_batches(&wanted, &found).unwrap(), adapt(&expected, &wanted).unwrap());
+    }
+
+    #[test]
+    fn a_damaged_file_is_an_error_or_read_never_a_panic(schema in any_schema(), seed: u64, rows in 1usize..60) {
+        let mut dice = Dice::new(seed);
+        let batch = random_batch(&schema, rows, &mut dice);
+        let mut bytes = write_source(&batch, random_properties(&mut dice)).to_vec();
+        for _ in 0..1 + dice.below(4) {
+            let at = dice.below(bytes.len() as u64) as usize;
+            match dice.below(3) {
+                0 => bytes[at] ^= 1 << dice.below(8),
+                1 => bytes[at] = dice.next() as u8,
+                _ => bytes.truncate(at.max(1)),
+            }
+        }
+        let outcome = ParquetFile::open(Bytes::from(bytes), "damaged").and_then(|file| {
+            let keep = BooleanBuffer::new_set(file.num_rows() as usize);
+            let mut rewriter = Rewriter::new(file.schema(), CompressionChoice::AsSource);
+            rewriter.add(&file, &keep)?;
+            let mut rewriter = Rewriter::new(file.schema(), "zstd".parse()?);
+            rewriter.add(&file, &keep)
+        });
+        if let Err(error) = outcome {
+            let clean = matches!(error, Error::Input { .. } | Error::Refused(_));
+            prop_assert!(clean, "{:?}", error);
+        }
+    }
+}

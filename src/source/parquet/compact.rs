@@ -1,0 +1,308 @@
+//! Just enough of Thrift's compact protocol to look at a footer or a page header before a decoder believes it.
+//!
+//! Promises: never panics, never recurses deeper than a fixed bound, never allocates by a number it has read.
+
+/// How deep skipped values may nest.
+const MAX_DEPTH: u8 = 32;
+
+/// Why a structure could not be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// The bytes end before the structure does.
+    Short,
+    /// The bytes are no such structure.
+    Malformed,
+}
+
+type Read<T> = Result<T, Stop>;
+
+/// Wire types.
+const TRUE: u8 = 1;
+const FALSE: u8 = 2;
+const BYTE: u8 = 3;
+const I16: u8 = 4;
+const I32: u8 = 5;
+const I64: u8 = 6;
+const DOUBLE: u8 = 7;
+const BINARY: u8 = 8;
+const LIST: u8 = 9;
+const SET: u8 = 10;
+const MAP: u8 = 11;
+const STRUCT: u8 = 12;
+const UUID: u8 = 13;
+
+struct Cursor<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Cursor<'a> {
+    fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, at: 0 }
+    }
+
+    fn byte(&mut self) -> Read<u8> {
+        let byte = *self.bytes.get(self.at).ok_or(Stop::Short)?;
+        self.at += 1;
+        Ok(byte)
+    }
+
+    fn advance(&mut self, count: u64) -> Read<()> {
+        let count = usize::try_from(count).map_err(|_| Stop::Malformed)?;
+        let end = self.at.checked_add(count).ok_or(Stop::Malformed)?;
+        if end > self.bytes.len() {
+            return Err(Stop::Short);
+        }
+        self.at = end;
+        Ok(())
+    }
+
+    fn varint(&mut self) -> Read<u64> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(Stop::Malformed)
+    }
+
+    fn zigzag(&mut self) -> Read<i64> {
+        let value = self.varint()?;
+        Ok((value >> 1) as i64 ^ -((value & 1) as i64))
+    }
+
+    /// The next field of a struct: its id and wire type, or `None` at the struct's end.
+    fn field(&mut self, last: &mut i16) -> Read<Option<(i16, u8)>> {
+        let head = self.byte()?;
+        if head == 0 {
+            return Ok(None);
+        }
+        let id = match head >> 4 {
+            0 => i16::try_from(self.zigzag()?).map_err(|_| Stop::Malformed)?,
+            delta => last.checked_add(i16::from(delta)).ok_or(Stop::Malformed)?,
+        };
+        *last = id;
+        Ok(Some((id, head & 0x0f)))
+    }
+
+    /// The wire type and the number of elements of a list.
+    fn list(&mut self) -> Read<(u8, u64)> {
+        let head = self.byte()?;
+        let count = if head >> 4 == 15 { self.varint()? } else { u64::from(head >> 4) };
+        Ok((head & 0x0f, count))
+    }
+
+    fn int(&mut self, wire: u8) -> Read<i64> {
+        match wire {
+            BYTE => Ok(i64::from(self.byte()? as i8)),
+            I16 | I32 | I64 => self.zigzag(),
+            _ => Err(Stop::Malformed),
+        }
+    }
+
+    fn skip(&mut self, wire: u8, in_list: bool, depth: u8) -> Read<()> {
+        let depth = depth.checked_sub(1).ok_or(Stop::Malformed)?;
+        match wire {
+            TRUE | FALSE if in_list => self.advance(1),
+            TRUE | FALSE => Ok(()),
+            BYTE => self.advance(1),
+            I16 | I32 | I64 => self.varint().map(drop),
+            DOUBLE => self.advance(8),
+            UUID => self.advance(16),
+            BINARY => {
+                let length = self.varint()?;
+                self.advance(length)
+            }
+            LIST | SET => {
+                let (element, count) = self.list()?;
+                // Every element has at least one byte, so a count cannot make this loop longer than the input.
+                (0..count).try_for_each(|_| self.skip(element, true, depth))
+            }
+            MAP => {
+                let count = self.varint()?;
+                if count == 0 {
+                    return Ok(());
+                }
+                let kinds = self.byte()?;
+                (0..count).try_for_each(|_| {
+                    self.skip(kinds >> 4, true, depth)?;
+                    self.skip(kinds & 0x0f, true, depth)
+                })
+            }
+            STRUCT => self.fields(|cursor, _, wire| cursor.skip(wire, false, depth)),
+            _ => Err(Stop::Malformed),
+        }
+    }
+
+    /// Reads a struct, giving each field to `visit`, which must consume it.
+    fn fields(&mut self, mut visit: impl FnMut(&mut Self, i16, u8) -> Read<()>) -> Read<()> {
+        let mut last = 0;
+        while let Some((id, wire)) = self.field(&mut last)? {
+            visit(self, id, wire)?;
+        }
+        Ok(())
+    }
+}
+
+/// What a footer says about itself that must be known before it is parsed for good.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct FooterShape {
+    /// Depth of the deepest column; a flat table has depth 1.
+    pub(super) depth: usize,
+    /// Some columns are encrypted.
+    pub(super) encrypted: bool,
+}
+
+/// Looks at the shape of a footer.
+pub(super) fn footer_shape(bytes: &[u8]) -> Read<FooterShape> {
+    let mut shape = FooterShape::default();
+    Cursor::new(bytes).fields(|cursor, id, wire| match (id, wire) {
+        (2, LIST) => {
+            shape.depth = schema_depth(cursor)?;
+            Ok(())
+        }
+        (8, _) => {
+            shape.encrypted = true;
+            cursor.skip(wire, false, MAX_DEPTH)
+        }
+        _ => cursor.skip(wire, false, MAX_DEPTH),
+    })?;
+    Ok(shape)
+}
+
+/// The schema is a tree flattened depth first; each element says how many children follow.
+fn schema_depth(cursor: &mut Cursor<'_>) -> Read<usize> {
+    let (element, count) = cursor.list()?;
+    if element != STRUCT {
+        return Err(Stop::Malformed);
+    }
+    let (mut open, mut deepest): (Vec<u64>, usize) = (Vec::new(), 0);
+    for _ in 0..count {
+        let mut children = 0;
+        cursor.fields(|cursor, id, wire| match (id, wire) {
+            (5, I32) => {
+                children = u64::try_from(cursor.zigzag()?).map_err(|_| Stop::Malformed)?;
+                Ok(())
+            }
+            _ => cursor.skip(wire, false, MAX_DEPTH),
+        })?;
+        deepest = deepest.max(open.len());
+        if children > 0 {
+            open.push(children);
+        } else {
+            // A leaf ends every ancestor of which it is the last child.
+            while let Some(left) = open.last_mut() {
+                *left -= 1;
+                if *left > 0 {
+                    break;
+                }
+                open.pop();
+            }
+        }
+    }
+    Ok(deepest)
+}
+
+/// Kinds of pages, as their headers number them.
+pub(super) const DATA_PAGE: i64 = 0;
+pub(super) const INDEX_PAGE: i64 = 1;
+pub(super) const DICTIONARY_PAGE: i64 = 2;
+pub(super) const DATA_PAGE_V2: i64 = 3;
+
+/// The parts of a page header that are needed to walk and to bound pages.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PageHead {
+    /// One of the page kinds above.
+    pub(super) kind: i64,
+    /// Bytes after decompression.
+    pub(super) uncompressed: i64,
+    /// Bytes in the file, without the header.
+    pub(super) compressed: i64,
+    /// Checksum of the bytes in the file.
+    pub(super) crc: Option<u32>,
+    /// Values, nulls included; of a dictionary, its entries.
+    pub(super) values: i64,
+    /// Rows, where the page says so (version 2 only).
+    pub(super) rows: Option<i64>,
+}
+
+/// Reads a page header into `head`, as far as the bytes go, and gives its length.
+pub(super) fn page_head(bytes: &[u8], head: &mut PageHead) -> Read<usize> {
+    let mut cursor = Cursor::new(bytes);
+    cursor.fields(|cursor, id, wire| {
+        match id {
+            1 => head.kind = cursor.int(wire)?,
+            2 => head.uncompressed = cursor.int(wire)?,
+            3 => head.compressed = cursor.int(wire)?,
+            4 => head.crc = Some(cursor.int(wire)? as u32),
+            5 | 7 | 8 if wire == STRUCT => {
+                let version_2 = id == 8;
+                cursor.fields(|cursor, id, wire| {
+                    match id {
+                        1 => head.values = cursor.int(wire)?,
+                        3 if version_2 => head.rows = Some(cursor.int(wire)?),
+                        _ => cursor.skip(wire, false, MAX_DEPTH)?,
+                    }
+                    Ok(())
+                })?;
+            }
+            _ => cursor.skip(wire, false, MAX_DEPTH)?,
+        }
+        Ok(())
+    })?;
+    Ok(cursor.at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A footer whose schema is the given list of child counts.
+    fn footer(children: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0x15, 0x02, 0x19, 0xfc, children.len() as u8];
+        for count in children {
+            // name (4), then num_children (5)
+            bytes.extend([0x48, 0x01, b'x', 0x15, count * 2, 0x00]);
+        }
+        bytes.push(0);
+        bytes
+    }
+
+    #[test]
+    fn the_depth_of_a_schema_is_that_of_its_deepest_leaf() {
+        assert_eq!(footer_shape(&footer(&[2, 0, 0])).unwrap().depth, 1);
+        assert_eq!(footer_shape(&footer(&[2, 1, 1, 0, 0])).unwrap().depth, 3);
+        assert_eq!(footer_shape(&footer(&[1; 50])).unwrap().depth, 49);
+    }
+
+    #[test]
+    fn a_cut_footer_is_short_and_a_wild_one_malformed() {
+        let whole = footer(&[2, 0, 0]);
+        assert_eq!(footer_shape(&whole[..whole.len() - 1]), Err(Stop::Short));
+        assert_eq!(footer_shape(&[0x1f]), Err(Stop::Malformed));
+    }
+
+    #[test]
+    fn a_page_header_is_read_as_far_as_it_goes() {
+        // kind 0, uncompressed 100, compressed 50, data page header with 7 values
+        let bytes = [0x15, 0x00, 0x15, 0xc8, 0x01, 0x15, 0x64, 0x2c, 0x15, 0x0e, 0x00, 0x00];
+        let mut head = PageHead::default();
+        assert_eq!(page_head(&bytes, &mut head), Ok(bytes.len()));
+        assert_eq!((head.uncompressed, head.compressed, head.values), (100, 50, 7));
+        let mut cut = PageHead::default();
+        assert_eq!(page_head(&bytes[..6], &mut cut), Err(Stop::Short));
+        assert_eq!(cut.uncompressed, 100);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = footer_shape(&bytes);
+            let _ = page_head(&bytes, &mut PageHead::default());
+        }
+    }
+}

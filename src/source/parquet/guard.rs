@@ -1,0 +1,175 @@
+//! What stands between a file that somebody else wrote and the decoder: panics become errors, and a page that would
+//! unpack to more than a bound is refused before it is unpacked.
+
+use super::compact::{PageHead, page_head};
+use crate::error::{Error, Result};
+use bytes::Bytes;
+use parquet::errors::{ParquetError, Result as ParquetResult};
+use parquet::file::reader::{ChunkReader, Length};
+use std::io::Read;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The most bytes that one page may unpack to. Writers aim at one MiB; only a page with one huge value is larger.
+pub(super) const MAX_PAGE_BYTES: i64 = 256 << 20;
+
+/// The most values that one page may claim to hold: run-length encoding can claim billions in a few bytes.
+pub(super) const MAX_PAGE_VALUES: i64 = 64 << 20;
+
+/// How much of a page header is looked at. Sizes come first in it; page statistics may make the rest long.
+const PEEK: usize = 256;
+
+/// Runs `work` on behalf of the file at `url`; a panic inside the decoder is the file's fault.
+pub(super) fn shielded<T>(url: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    // The decoder's state is thrown away after a panic, so nothing half-changed is seen again.
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let words = panic
+            .downcast_ref::<&str>()
+            .map(|words| (*words).to_owned())
+            .or_else(|| panic.downcast_ref::<String>().cloned())
+            .unwrap_or_default();
+        Err(broken(url, format!("the decoder gave up: {words}")))
+    })
+}
+
+/// The error about a file that is not what it claims to be.
+pub(super) fn broken(url: &str, reason: impl std::fmt::Display) -> Error {
+    Error::input(
+        url,
+        format!(
+            "corrupt or unsupported Parquet file: {reason}; write it again from its origin, or leave it out"
+        ),
+    )
+}
+
+/// An input whose page headers are checked when the decoder reads them.
+#[derive(Debug, Clone)]
+pub(super) struct Guarded<R> {
+    input: R,
+    store_failed: Arc<AtomicBool>,
+}
+
+impl<R> Guarded<R> {
+    pub(super) fn new(input: R) -> Self {
+        Self { input, store_failed: Arc::default() }
+    }
+
+    /// The error that the decoder's words `error` mean: of the store if a read failed, else of the file.
+    pub(super) fn blame(&self, url: &str, error: impl std::fmt::Display) -> Error {
+        if self.store_failed.load(Ordering::Relaxed) {
+            return Error::store("read", url, error.to_string());
+        }
+        broken(url, error)
+    }
+}
+
+impl<R: Length> Length for Guarded<R> {
+    fn len(&self) -> u64 {
+        self.input.len()
+    }
+}
+
+impl<R: ChunkReader> ChunkReader for Guarded<R> {
+    type T = GuardedRead<R::T>;
+
+    /// The decoder calls this for page headers only (no page index is given to it).
+    fn get_read(&self, start: u64) -> ParquetResult<Self::T> {
+        let inner = self.input.get_read(start).inspect_err(|error| self.note(error))?;
+        Ok(GuardedRead { inner, peeked: None, store_failed: Arc::clone(&self.store_failed) })
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
+        self.input.get_bytes(start, length).inspect_err(|error| self.note(error))
+    }
+}
+
+impl<R> Guarded<R> {
+    fn note(&self, error: &ParquetError) {
+        if matches!(error, ParquetError::External(_)) {
+            self.store_failed.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A stream that starts with a page header.
+#[derive(Debug)]
+pub(super) struct GuardedRead<T> {
+    inner: T,
+    /// Bytes read ahead, and how many of them were given on. `None` until the first read: the decoder also opens
+    /// streams that it never reads.
+    peeked: Option<(Vec<u8>, usize)>,
+    store_failed: Arc<AtomicBool>,
+}
+
+impl<T: Read> Read for GuardedRead<T> {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        if self.peeked.is_none() {
+            let mut ahead = Vec::with_capacity(PEEK);
+            let read = self.inner.by_ref().take(PEEK as u64).read_to_end(&mut ahead);
+            read.inspect_err(|_| self.store_failed.store(true, Ordering::Relaxed))?;
+            check_page(&ahead)?;
+            self.peeked = Some((ahead, 0));
+        }
+        if let Some((ahead, given)) = &mut self.peeked {
+            let mut rest = ahead.get(*given..).unwrap_or_default();
+            if !rest.is_empty() {
+                let count = rest.read(buf)?;
+                *given += count;
+                return Ok(count);
+            }
+        }
+        self.inner.read(buf).inspect_err(|_| self.store_failed.store(true, Ordering::Relaxed))
+    }
+}
+
+fn check_page(bytes: &[u8]) -> std::io::Result<()> {
+    let mut head = PageHead::default();
+    // A malformed header is the decoder's to refuse: here only sizes matter, as far as they can be read.
+    let _ = page_head(bytes, &mut head);
+    if head.uncompressed > MAX_PAGE_BYTES {
+        return Err(std::io::Error::other(format!(
+            "a page unpacks to {} bytes, more than the {MAX_PAGE_BYTES} that are allowed",
+            head.uncompressed
+        )));
+    }
+    if head.values > MAX_PAGE_VALUES {
+        return Err(std::io::Error::other(format!(
+            "a page claims {} values, more than the {MAX_PAGE_VALUES} that are allowed",
+            head.values
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_becomes_an_input_error_with_its_words() {
+        let error = shielded::<()>("a.parquet", || panic!("attempt to {}", "divide")).unwrap_err();
+        assert!(matches!(error, Error::Input { .. }));
+        assert!(error.to_string().contains("attempt to divide"), "{error}");
+    }
+
+    #[test]
+    fn bytes_pass_through_unchanged() {
+        let bytes: Vec<u8> = (0..2000u32).map(|n| (n % 7) as u8).collect();
+        let guarded = Guarded::new(Bytes::from(bytes.clone()));
+        let mut read = Vec::new();
+        guarded.get_read(3).unwrap().read_to_end(&mut read).unwrap();
+        assert_eq!(read, bytes[3..]);
+        assert_eq!(guarded.get_bytes(5, 9).unwrap(), bytes[5..14]);
+    }
+
+    #[test]
+    fn a_page_that_unpacks_to_too_much_is_refused_before_it_is_unpacked() {
+        // kind 0, uncompressed 2^31 - 1, compressed 50
+        let head: &[u8] = &[0x15, 0x00, 0x15, 0xfe, 0xff, 0xff, 0xff, 0x0f, 0x15, 0x64];
+        let mut one = [0];
+        let error =
+            Guarded::new(Bytes::copy_from_slice(head)).get_read(0).unwrap().read(&mut one).unwrap_err();
+        assert!(error.to_string().contains("2147483647"), "{error}");
+    }
+}

@@ -1,0 +1,260 @@
+//! Parquet files as chunks: one row group gives its key columns first and its full rows, or its bytes, later.
+//!
+//! Promises: a corrupt, truncated, encrypted or hostile file is an error that names the file and the reason, never a
+//! panic, a wrong row or an outsize allocation; a row group yields exactly the rows that its footer states; strings
+//! are read as views, so that a value which a dictionary repeats is held once; no instant is wrapped.
+
+mod compact;
+mod copy;
+mod footer;
+mod guard;
+mod int96;
+mod read;
+
+pub use copy::{CopiedColumn, Piece, RowGroupCopy};
+pub use read::Batches;
+
+use crate::error::{Error, Result};
+use crate::schema::{check_names, normalise, viewed};
+use arrow::buffer::BooleanBuffer;
+use arrow::datatypes::{DataType, Fields, Schema, SchemaRef};
+use guard::{Guarded, broken, shielded};
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+use parquet::basic::Compression;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{
+    KeyValue, PageIndexPolicy, ParquetColumnIndex, ParquetMetaData, ParquetMetaDataReader,
+    ParquetOffsetIndex, RowGroupMetaData,
+};
+use parquet::file::reader::ChunkReader;
+use parquet::schema::types::SchemaDescriptor;
+use std::sync::{Arc, OnceLock};
+
+/// An open Parquet file: its footer is read and checked, its data are not. Cheap to clone.
+#[derive(Debug)]
+pub struct ParquetFile<R>(Arc<Inner<R>>);
+
+impl<R> Clone for ParquetFile<R> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+#[derive(Debug)]
+struct Inner<R> {
+    input: Guarded<R>,
+    url: String,
+    /// Footer and read schema as the decoder wants them, without page index: the decoder would trust it blindly.
+    reader: ArrowReaderMetadata,
+    schema: SchemaRef,
+    /// Arrow type of each leaf column, in the order of Parquet's leaves.
+    leaf_types: Vec<DataType>,
+    page_index: OnceLock<Option<(ParquetColumnIndex, ParquetOffsetIndex)>>,
+}
+
+impl<R: ChunkReader + Clone + Send + Sync + 'static> ParquetFile<R> {
+    /// Reads and checks the footer of `input`. `url` names the file in errors.
+    pub fn open(input: R, url: &str) -> Result<Self> {
+        let input = Guarded::new(input);
+        shielded(url, || Self::open_unshielded(input, url))
+    }
+
+    fn open_unshielded(input: Guarded<R>, url: &str) -> Result<Self> {
+        let metadata = Arc::new(footer::read_footer(&input, url)?);
+        let natural = arrow_schema(&metadata).map_err(|error| broken(url, error))?;
+        check_names(&natural).map_err(|reason| Error::input(url, reason))?;
+        let schema = normalise(&natural);
+        let options = ArrowReaderOptions::new().with_schema(Arc::new(viewed(&schema)));
+        let reader = ArrowReaderMetadata::try_new(metadata, options).map_err(|error| broken(url, error))?;
+        let mut leaf_types = Vec::new();
+        collect_leaves(reader.schema().fields(), &mut leaf_types);
+        if leaf_types.len() != reader.parquet_schema().num_columns() {
+            return Err(broken(
+                url,
+                "its Arrow schema has another number of columns than its Parquet schema",
+            ));
+        }
+        let schema = Arc::new(schema);
+        let url = url.to_owned();
+        Ok(Self(Arc::new(Inner { input, url, reader, schema, leaf_types, page_index: OnceLock::new() })))
+    }
+
+    /// Where the file lies, as errors name it.
+    pub fn url(&self) -> &str {
+        &self.0.url
+    }
+
+    /// The logical schema: plain types, zones, field ids and the file's key-value metadata kept.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.0.schema
+    }
+
+    /// The schema of the batches that [`RowGroup::rows`] yields: the logical one with strings and binaries as views.
+    pub fn read_schema(&self) -> &SchemaRef {
+        self.0.reader.schema()
+    }
+
+    /// The Parquet schema.
+    pub fn parquet_schema(&self) -> &SchemaDescriptor {
+        self.0.reader.parquet_schema()
+    }
+
+    /// The whole footer (without page index).
+    pub fn metadata(&self) -> &Arc<ParquetMetaData> {
+        self.0.reader.metadata()
+    }
+
+    /// The file's key-value metadata, `ARROW:schema` included, in its order.
+    pub fn key_value_metadata(&self) -> &[KeyValue] {
+        self.metadata().file_metadata().key_value_metadata().map_or(&[], Vec::as_slice)
+    }
+
+    /// How many rows the file has.
+    pub fn num_rows(&self) -> u64 {
+        (0..self.num_row_groups())
+            .map(|at| self.row_group(at).map_or(0, |group| group.num_rows() as u64))
+            .sum()
+    }
+
+    /// How many row groups the file has.
+    pub fn num_row_groups(&self) -> usize {
+        self.metadata().num_row_groups()
+    }
+
+    /// One row group, if there are so many.
+    pub fn row_group(&self, index: usize) -> Option<RowGroup<R>> {
+        (index < self.num_row_groups()).then(|| RowGroup { file: self.clone(), index })
+    }
+
+    /// All row groups, in order.
+    pub fn row_groups(&self) -> impl Iterator<Item = RowGroup<R>> + '_ {
+        (0..self.num_row_groups()).filter_map(|index| self.row_group(index))
+    }
+
+    /// The codec of most bytes of the file, which an encoder should use "as the source".
+    pub fn codec(&self) -> Option<Compression> {
+        let mut sums: Vec<(Compression, i64)> = Vec::new();
+        for column in self.metadata().row_groups().iter().flat_map(RowGroupMetaData::columns) {
+            let codec = column.compression();
+            match sums.iter_mut().find(|(known, _)| *known == codec) {
+                Some((_, bytes)) => *bytes = bytes.saturating_add(column.compressed_size()),
+                None => sums.push((codec, column.compressed_size())),
+            }
+        }
+        sums.into_iter().rev().max_by_key(|(_, bytes)| *bytes).map(|(codec, _)| codec)
+    }
+
+    /// Indices of the leaf columns at or under `path`.
+    fn leaves_under(&self, path: &[String]) -> impl Iterator<Item = usize> {
+        let columns = self.parquet_schema().columns().iter().enumerate();
+        columns.filter(|(_, column)| column.path().parts().starts_with(path)).map(|(at, _)| at)
+    }
+
+    /// The page index, fetched when first asked for. A missing or damaged one is none: it only saves work.
+    fn page_index(&self) -> Option<&(ParquetColumnIndex, ParquetOffsetIndex)> {
+        let fetch = || {
+            shielded(self.url(), || {
+                let mut reader = ParquetMetaDataReader::new_with_metadata(self.metadata().as_ref().clone())
+                    .with_page_index_policy(PageIndexPolicy::Optional);
+                let read = reader.read_page_indexes(&self.0.input).and_then(|()| reader.finish());
+                let mut builder = read.map_err(|error| broken(self.url(), error))?.into_builder();
+                Ok(builder.take_column_index().zip(builder.take_offset_index()))
+            })
+        };
+        self.0.page_index.get_or_init(|| fetch().ok().flatten()).as_ref()
+    }
+}
+
+/// One row group of an open file. Cheap to clone.
+#[derive(Debug)]
+pub struct RowGroup<R> {
+    file: ParquetFile<R>,
+    index: usize,
+}
+
+impl<R> Clone for RowGroup<R> {
+    fn clone(&self) -> Self {
+        Self { file: self.file.clone(), index: self.index }
+    }
+}
+
+impl<R: ChunkReader + Clone + Send + Sync + 'static> RowGroup<R> {
+    /// The file it belongs to.
+    pub fn file(&self) -> &ParquetFile<R> {
+        &self.file
+    }
+
+    /// Its place in the file.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Its part of the footer.
+    pub fn metadata(&self) -> &RowGroupMetaData {
+        self.file.metadata().row_group(self.index)
+    }
+
+    /// How many rows it has.
+    pub fn num_rows(&self) -> usize {
+        // Checked when the footer was read.
+        self.metadata().num_rows() as usize
+    }
+
+    /// Bytes in the file.
+    pub fn compressed_bytes(&self) -> u64 {
+        self.metadata()
+            .columns()
+            .iter()
+            .fold(0, |sum, column| sum.saturating_add_signed(column.compressed_size()))
+    }
+
+    /// Decodes the columns at `paths` and nothing else, in batches of at most `batch_rows` rows (fewer where rows are
+    /// wide). Top-level names are kept and structs hold only the wanted members, so that a path such as
+    /// `payload.push_id` resolves in the batches as it does in the file.
+    pub fn key_batches(&self, paths: &[Vec<String>], batch_rows: usize) -> Result<Batches<R>> {
+        let mut leaves = Vec::new();
+        for path in paths {
+            let before = leaves.len();
+            leaves.extend(self.file.leaves_under(path));
+            if leaves.len() == before {
+                return Err(Error::input(self.file.url(), format!("it has no column `{}`", path.join("."))));
+            }
+        }
+        Batches::open(self, Some(leaves), None, batch_rows)
+    }
+
+    /// Decodes full rows, all or those that `keep` has set, in batches of at most `batch_rows` rows (fewer where rows
+    /// are wide), in the file's [`read_schema`](ParquetFile::read_schema).
+    pub fn rows(&self, keep: Option<&BooleanBuffer>, batch_rows: usize) -> Result<Batches<R>> {
+        Batches::open(self, None, keep, batch_rows)
+    }
+
+    /// Its encoded bytes, column by column and piece by piece, checked on the way.
+    pub fn copy(&self) -> RowGroupCopy<R> {
+        RowGroupCopy::new(self.clone())
+    }
+}
+
+/// The Arrow schema that the file states; its own hint is ignored where it does not fit the Parquet schema.
+fn arrow_schema(metadata: &Arc<ParquetMetaData>) -> Result<Schema, ParquetError> {
+    let with = |options| ArrowReaderMetadata::try_new(Arc::clone(metadata), options);
+    let hinted = with(ArrowReaderOptions::new());
+    let read = hinted.or_else(|_| with(ArrowReaderOptions::new().with_skip_arrow_metadata(true)))?;
+    Ok(read.schema().as_ref().clone())
+}
+
+fn collect_leaves(fields: &Fields, leaves: &mut Vec<DataType>) {
+    for field in fields {
+        collect_leaf(field.data_type(), leaves);
+    }
+}
+
+fn collect_leaf(data_type: &DataType, leaves: &mut Vec<DataType>) {
+    match data_type {
+        DataType::Struct(members) => collect_leaves(members, leaves),
+        DataType::List(item) | DataType::FixedSizeList(item, _) | DataType::Map(item, _) => {
+            collect_leaf(item.data_type(), leaves);
+        }
+        flat => leaves.push(flat.clone()),
+    }
+}

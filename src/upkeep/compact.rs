@@ -1,0 +1,262 @@
+//! Fewer, larger token runs: what keeps look-ups quick.
+//!
+//! Runs are grouped in tiers by size, each tier [`FANOUT`] times as large as the one below; a tier that has that many
+//! runs is merged into one of the next. So every token is written about once a tier, and a table of a billion tokens
+//! has some twenty runs. A compaction changes where tokens lie, not which there are: it is valid only if all its
+//! inputs are still live, ingest never waits for it, and losing the race costs nothing but the work.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use tracing::debug;
+
+use crate::error::{Error, Result};
+use crate::index::merge::{Commits, Merge, Piece, Step};
+use crate::index::run::RunSpec;
+use crate::ledger::entry::{Body, Compact, InlineTokens, RunRef};
+use crate::ledger::log::{Proposal, Proposer};
+use crate::ledger::name::{self, Namer};
+use crate::ledger::state::{Live, Void};
+use crate::ledger::{Ledger, State};
+use crate::runs::write::RunUpload;
+use crate::runs::{OpenRun, Scan};
+use crate::token::Token;
+use crate::{random, session};
+
+/// Runs of a tier are merged when there are this many.
+const FANOUT: usize = 4;
+
+/// The largest run of the lowest tier, in tokens.
+const LOWEST: u64 = 1 << 16;
+
+/// Inline tokens are moved into a run when so many manifests hold some.
+const INLINE_MANIFESTS: usize = 64;
+
+/// How often a compaction that lost its race is tried again.
+const ATTEMPTS: usize = 3;
+
+/// Tokens merged at a time.
+const STEP: usize = 64 << 10;
+
+/// What a compaction did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct CompactReport {
+    /// The version that holds the result, if there was anything to do.
+    pub version: Option<u64>,
+    /// Runs before and after.
+    pub runs_before: usize,
+    /// Runs after.
+    pub runs_after: usize,
+    /// Tokens rewritten.
+    pub tokens: u64,
+}
+
+/// What is to be merged.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Choice {
+    runs: Vec<String>,
+    inline: Vec<u64>,
+}
+
+/// Merges runs if there are so many that look-ups suffer. Called after every commit.
+pub async fn compact_if_due(ledger: &mut Ledger, memory: u64) -> Result<CompactReport> {
+    compact_by(ledger, memory, due).await
+}
+
+/// Merges all runs, and all inline tokens, into one run.
+pub async fn compact(ledger: &mut Ledger, memory: u64) -> Result<CompactReport> {
+    compact_by(ledger, memory, everything).await
+}
+
+async fn compact_by(ledger: &mut Ledger, memory: u64, choose: fn(&State) -> Option<Choice>) -> Result<CompactReport> {
+    let mut report = CompactReport { runs_before: ledger.state().runs.len(), ..CompactReport::default() };
+    let session = random::identity()?;
+    let by = Proposer { session: session.clone(), writer: session::writer_label() };
+    let mut namer = Namer::new(&session, ledger.state().entries);
+    let mut lost = 0;
+    while let Some(choice) = choose(ledger.state()) {
+        namer.advance(ledger.state().entries);
+        let merged = merge(ledger, &mut namer, &choice, memory).await?;
+        let tokens = merged.tokens.count;
+        let body = Compact {
+            runs_removed: choice.runs.clone(),
+            inline_removed: choice.inline.clone(),
+            runs_added: vec![merged],
+            ..Compact::default()
+        };
+        let committed = loop {
+            let entry = ledger.entry(&by, Body::Compact(body.clone()))?;
+            match ledger.propose(&entry).await? {
+                Proposal::Committed => break true,
+                Proposal::Lost(_) => drop(ledger.refresh().await?),
+                Proposal::Void(Void::NotLive(name)) => {
+                    debug!("another compaction was first: {name} is no longer live");
+                    break false;
+                }
+                Proposal::Void(void) => return Err(Error::Refused(format!("the compaction is void: {void}"))),
+            }
+        };
+        if committed {
+            report.version = Some(ledger.version());
+            report.tokens += tokens;
+        } else {
+            lost += 1;
+            if lost == ATTEMPTS {
+                break;
+            }
+        }
+    }
+    report.runs_after = ledger.state().runs.len();
+    Ok(report)
+}
+
+/// The tier of a run with so many tokens.
+fn tier(tokens: u64) -> u32 {
+    let mut tier = 0;
+    let mut most = LOWEST;
+    while tokens > most {
+        tier += 1;
+        most = most.saturating_mul(FANOUT as u64);
+    }
+    tier
+}
+
+/// The lowest tier that is full, with all below it: they would only be merged again soon.
+fn due(state: &State) -> Option<Choice> {
+    let mut tiers = std::collections::BTreeMap::<u32, Vec<&Live<RunRef>>>::new();
+    for run in state.runs.values() {
+        tiers.entry(tier(run.item.tokens.count)).or_default().push(run);
+    }
+    let full = tiers.iter().find(|(_, runs)| runs.len() >= FANOUT).map(|(tier, _)| *tier);
+    let inline_full = state.inline.len() >= INLINE_MANIFESTS;
+    if full.is_none() && !inline_full {
+        return None;
+    }
+    let below = tiers.range(..=full.unwrap_or(0)).flat_map(|(_, runs)| runs.iter());
+    let runs: Vec<String> = match full {
+        Some(_) => below.map(|run| run.item.name.clone()).collect(),
+        None => Vec::new(),
+    };
+    Some(Choice { runs, inline: state.inline.keys().copied().collect() })
+}
+
+fn everything(state: &State) -> Option<Choice> {
+    let done = state.runs.len() <= 1 && state.inline.is_empty();
+    let runs = state.runs.keys().cloned().collect();
+    (!done).then(|| Choice { runs, inline: state.inline.keys().copied().collect() })
+}
+
+/// Writes one run with all tokens of the chosen ones, each with the version that accepted it.
+async fn merge(ledger: &Ledger, namer: &mut Namer, choice: &Choice, memory: u64) -> Result<RunRef> {
+    let (store, state) = (ledger.store(), ledger.state());
+    let mut inputs = Vec::new();
+    for run in choice.runs.iter().filter_map(|name| state.runs.get(name)) {
+        let open = OpenRun::open(store, &run.item).await?;
+        inputs.push(Source::Run(Scan::new(Arc::clone(open.meta())), run.since));
+    }
+    for (version, tokens) in choice.inline.iter().filter_map(|version| state.inline.get_key_value(version)) {
+        inputs.push(Source::Inline(Some(tokens.clone()), *version));
+    }
+    let count = |name: &String| state.runs.get(name).map_or(0, |run| run.item.tokens.count);
+    let inline = |version: &u64| state.inline.get(version).map_or(0, |tokens| tokens.0.len() as u64);
+    let expected = choice.runs.iter().map(count).sum::<u64>() + choice.inline.iter().map(inline).sum::<u64>();
+    let mut spec = RunSpec::new(expected);
+    spec.highest_commit = Some(ledger.version());
+    // The filter is made in memory: a run too large for that gets a leaner one, or none.
+    while spec.bits_per_token > 0 && spec.bloom_bytes() > memory / 2 {
+        spec.bits_per_token = if spec.bits_per_token > 6 { spec.bits_per_token - 2 } else { 0 };
+    }
+    let names = choice.runs.iter().cloned();
+    let mut merge = Merge::new(names.chain(choice.inline.iter().map(|version| format!("version {version}"))));
+    let mut upload = RunUpload::begin(store, namer.next(name::TOKENS, "run"), &spec).await?;
+    let mut merged: Vec<(Token, u64)> = Vec::with_capacity(STEP);
+    loop {
+        let step = merge.step(STEP - merged.len(), |token, commit| {
+            merged.push((token, commit));
+            Ok(())
+        })?;
+        if merged.len() == STEP || step == Step::Done {
+            upload.push_with_commits(&merged).await?;
+            merged.clear();
+        }
+        match step {
+            Step::Done => return upload.finish().await,
+            Step::Paused => {}
+            Step::Needs(input) => {
+                let piece = match inputs.get_mut(input) {
+                    Some(Source::Run(scan, since)) => scan.next_piece(store, *since).await?,
+                    Some(Source::Inline(tokens, since)) => tokens
+                        .take()
+                        .map(|tokens| Piece { tokens: tokens.0, commits: Commits::All(*since) }),
+                    None => None,
+                };
+                match piece {
+                    Some(piece) => merge.feed(input, piece)?,
+                    None => merge.end(input),
+                }
+            }
+        }
+    }
+}
+
+/// One input of a merge, and the version that accepted its tokens if it does not say so itself.
+enum Source {
+    Run(Scan, u64),
+    Inline(Option<InlineTokens>, u64),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::token::TokenSum;
+    use std::collections::BTreeSet;
+
+    fn state(counts: &[u64]) -> State {
+        let mut state = State::default();
+        for (since, count) in (1..).zip(counts) {
+            let name = format!("run-{since:04}");
+            let tokens = TokenSum { count: *count, sum: 0 };
+            let item = RunRef { name: name.clone(), bytes: 0, min: 0, max: 0, tokens, check: String::new() };
+            state.runs.insert(name, Live { since, item });
+        }
+        state
+    }
+
+    #[test]
+    fn a_tier_is_merged_when_it_is_full_together_with_those_below() {
+        assert_eq!(due(&state(&[1000, 1000, 1000])), None);
+        assert_eq!(due(&state(&[1000; 4])).unwrap().runs.len(), 4);
+        let choice = due(&state(&[100_000, 100_000, 100_000, 100_000, 5, 10_000_000])).unwrap();
+        let wanted = ["run-0001", "run-0002", "run-0003", "run-0004", "run-0005"];
+        assert_eq!(choice.runs.iter().map(String::as_str).collect::<BTreeSet<_>>(), BTreeSet::from(wanted));
+    }
+
+    #[test]
+    fn many_inline_manifests_become_a_run() {
+        let mut state = state(&[1000]);
+        for version in 0..INLINE_MANIFESTS as u64 {
+            state.inline.insert(version, InlineTokens(vec![Token(u128::from(version))]));
+        }
+        let choice = due(&state).unwrap();
+        assert!(choice.runs.is_empty());
+        assert_eq!(choice.inline.len(), INLINE_MANIFESTS);
+    }
+
+    #[test]
+    fn the_number_of_runs_stays_logarithmic() {
+        let mut runs: Vec<u64> = Vec::new();
+        for _ in 0..2000 {
+            runs.push(50_000);
+            while let Some(choice) = due(&state(&runs)) {
+                let merged: BTreeSet<usize> =
+                    choice.runs.iter().map(|name| name["run-".len()..].parse::<usize>().unwrap() - 1).collect();
+                let sum = merged.iter().map(|at| runs[*at]).sum();
+                runs = runs.iter().enumerate().filter(|(at, _)| !merged.contains(at)).map(|(_, n)| *n).collect();
+                runs.push(sum);
+            }
+        }
+        assert_eq!(runs.iter().sum::<u64>(), 2000 * 50_000);
+        assert!(runs.len() <= 3 * 8, "{} runs", runs.len());
+    }
+}
