@@ -5,6 +5,7 @@
 //! batches into tokens. Promises: the same value gives the same token from every Arrow type that can carry it;
 //! different keys have different canonical bytes ([`encode`]); no input can make it panic, and there is no I/O here.
 
+mod bound;
 mod column;
 pub mod encode;
 #[cfg(test)]
@@ -19,8 +20,9 @@ mod properties;
 mod sip;
 mod text;
 
+pub use bound::{BoundKey, Tokens};
 pub use hash::{TokenHash, TokenKey};
-pub use key::{BoundKey, KeyColumn, TokenSpec, Tokens};
+pub use key::{KeyColumn, TokenSpec};
 pub use kind::KeyKind;
 
 use serde::{Deserialize, Serialize};

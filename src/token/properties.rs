@@ -3,13 +3,14 @@
 use super::{Token, TokenHash, TokenKey, TokenSpec, Tokens};
 use arrow::{
     array::{
-        Array, ArrayRef, AsArray, BinaryArray, BooleanArray, DictionaryArray, Float64Array, Int32Array,
-        Int64Array, ListArray, ListViewArray, MapArray, RecordBatch, RecordBatchOptions, RunArray,
-        StringArray, StructArray, new_null_array,
+        Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Date32Array, Decimal128Array, DictionaryArray,
+        DurationSecondArray, FixedSizeBinaryArray, FixedSizeListArray, Float16Array, Float64Array,
+        Int32Array, Int64Array, LargeListArray, ListArray, ListViewArray, MapArray, RecordBatch,
+        RecordBatchOptions, RunArray, StringArray, StructArray, Time32SecondArray, new_null_array,
     },
     buffer::{NullBuffer, OffsetBuffer, ScalarBuffer},
     compute::{cast, concat},
-    datatypes::{Int16Type, Int32Type},
+    datatypes::{Int16Type, Int32Type, UInt8Type},
 };
 use arrow_schema::{DataType, Field, Fields, Schema, TimeUnit};
 use proptest::prelude::*;
@@ -366,5 +367,54 @@ proptest! {
             prop_assert_ne!(alone(&unzoned)[0], tokens[0]);
         }
         prop_assert!(tokens.iter().all(|token| *token == tokens[0]));
+    }
+
+    #[test]
+    fn a_decimal_has_one_token_in_every_width_and_scale(unscaled in -99_999..99_999_i128, scale in 0..3_i8) {
+        let narrow = Decimal128Array::from(vec![unscaled]).with_precision_and_scale(5, scale).unwrap();
+        let narrow: ArrayRef = Arc::new(narrow);
+        use DataType::{Decimal32, Decimal64, Decimal128, Decimal256};
+        for wide in [Decimal32(9, 4), Decimal64(18, 9), Decimal128(38, 30), Decimal256(76, 60)] {
+            prop_assert_eq!(alone(&cast(&narrow, &wide).unwrap()), alone(&narrow));
+        }
+    }
+
+    #[test]
+    fn dates_times_and_durations_have_one_token_in_every_unit(days in any::<i32>(), second in 0..86_400_i32) {
+        let date: ArrayRef = Arc::new(Date32Array::from(vec![days]));
+        prop_assert_eq!(alone(&date), alone(&cast(&date, &DataType::Date64).unwrap()));
+        let time: ArrayRef = Arc::new(Time32SecondArray::from(vec![second]));
+        let duration: ArrayRef = Arc::new(DurationSecondArray::from(vec![i64::from(days)]));
+        prop_assert_eq!(alone(&time), alone(&cast(&time, &DataType::Time32(TimeUnit::Millisecond)).unwrap()));
+        for unit in [TimeUnit::Microsecond, TimeUnit::Nanosecond] {
+            prop_assert_eq!(alone(&time), alone(&cast(&time, &DataType::Time64(unit)).unwrap()));
+            prop_assert_eq!(alone(&duration), alone(&cast(&duration, &DataType::Duration(unit)).unwrap()));
+        }
+    }
+
+    #[test]
+    fn a_float_has_one_token_in_every_width_that_holds_it(bits in any::<u16>()) {
+        let half: ArrayRef = Arc::new(Float16Array::from(vec![half::f16::from_bits(bits)]));
+        for wide in [DataType::Float32, DataType::Float64] {
+            prop_assert_eq!(alone(&cast(&half, &wide).unwrap()), alone(&half));
+        }
+    }
+
+    #[test]
+    fn fixed_size_lists_and_binaries_are_lists_and_binaries(
+        rows in prop::collection::vec(prop::option::of(any::<[u8; 2]>()), 3..9),
+    ) {
+        let binary: ArrayRef = Arc::new(BinaryArray::from_iter(rows.iter().map(|row| row.as_ref())));
+        let fixed = FixedSizeBinaryArray::try_from_sparse_iter_with_size(rows.iter().cloned(), 2).unwrap();
+        let fixed: ArrayRef = Arc::new(fixed);
+        prop_assert_eq!(alone(&fixed), alone(&binary));
+        prop_assert_eq!(&alone(&fixed.slice(1, 2)), &alone(&binary)[1..3]);
+
+        let elements = || rows.iter().map(|row| row.map(|row| row.map(Some)));
+        let fixed: ArrayRef = Arc::new(FixedSizeListArray::from_iter_primitive::<UInt8Type, _, _>(elements(), 2));
+        let list: ArrayRef = Arc::new(LargeListArray::from_iter_primitive::<UInt8Type, _, _>(elements()));
+        prop_assert_eq!(alone(&fixed), alone(&list));
+        prop_assert_eq!(&alone(&fixed.slice(1, 2)), &alone(&list)[1..3]);
+        prop_assert_eq!(&alone(&list.slice(2, 1)), &alone(&list)[2..3]);
     }
 }
