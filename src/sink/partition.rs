@@ -117,33 +117,40 @@ pub fn split(partitions: &[Partition], batch: &RecordBatch) -> Result<Vec<(Strin
         return Ok(Vec::new());
     }
     let columns = partitions.iter().map(|partition| partition.values(batch)).collect::<Result<Vec<_>>>()?;
-    let mut folders: Vec<(Vec<Option<&str>>, Vec<u32>)> = Vec::new();
-    let mut known: HashMap<Vec<Option<&str>>, usize> = HashMap::new();
-    for row in 0..batch.num_rows() {
-        let values: Vec<_> =
-            columns.iter().map(|column| column.is_valid(row).then(|| column.value(row))).collect();
-        let at = *known.entry(values).or_insert_with_key(|values| {
-            folders.push((values.clone(), Vec::new()));
-            folders.len() - 1
-        });
-        if let Some((_, rows)) = folders.get_mut(at) {
-            rows.push(
-                u32::try_from(row).map_err(|_| Error::Internal("a batch is too long to split".to_owned()))?,
-            );
+    // Column by column, rows of one folder so far are told apart further; a folder is numbered by its first row.
+    let mut folder_of = vec![0usize; batch.num_rows()];
+    for column in &columns {
+        let mut known: HashMap<(usize, Option<&str>), usize> = HashMap::new();
+        for (row, folder) in folder_of.iter_mut().enumerate() {
+            let value = column.is_valid(row).then(|| column.value(row));
+            let next = known.len();
+            *folder = *known.entry((*folder, value)).or_insert(next);
         }
     }
-    let name = |values: &[Option<&str>]| {
+    let mut folders: Vec<Vec<u32>> = Vec::new();
+    for (row, folder) in folder_of.into_iter().enumerate() {
+        let row =
+            u32::try_from(row).map_err(|_| Error::Internal("a batch is too long to split".to_owned()))?;
+        match folders.get_mut(folder) {
+            Some(rows) => rows.push(row),
+            None => folders.push(vec![row]),
+        }
+    }
+    let name = |rows: &[u32]| {
+        let first = rows.first().map_or(0, |row| *row as usize);
+        let values = columns.iter().map(|column| column.is_valid(first).then(|| column.value(first)));
         let parts = partitions.iter().zip(values);
-        parts.map(|(partition, value)| folder(&partition.name(), *value)).collect::<Vec<_>>().join("/")
+        parts.map(|(partition, value)| folder(&partition.name(), value)).collect::<Vec<_>>().join("/")
     };
-    if let [(values, _)] = folders.as_slice() {
-        return Ok(vec![(name(values), batch.clone())]);
+    if let [rows] = folders.as_slice() {
+        return Ok(vec![(name(rows), batch.clone())]);
     }
     folders
-        .iter()
-        .map(|(values, rows)| {
-            let rows = take_record_batch(batch, &UInt32Array::from(rows.clone()));
-            Ok((name(values), rows.map_err(|error| Error::Internal(format!("splitting a batch: {error}")))?))
+        .into_iter()
+        .map(|rows| {
+            let name = name(&rows);
+            let rows = take_record_batch(batch, &UInt32Array::from(rows));
+            Ok((name, rows.map_err(|error| Error::Internal(format!("splitting a batch: {error}")))?))
         })
         .collect()
 }
