@@ -3,3 +3,7 @@
 //! Nothing here has a private path to storage: what changes a table is a ledger entry like any other.
 
 pub mod compact;
+pub mod explain;
+pub mod export;
+pub mod history;
+pub mod verify;

@@ -1,0 +1,266 @@
+//! `dedupe ingest SOURCE… --into TABLE`: the main job.
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use arrow_schema::Schema;
+
+use super::Context;
+use super::bar::Bar;
+use super::exit::Exit;
+use super::out::{Out, Stop};
+use super::render::{self, Facts};
+use super::values::{self, Names};
+use crate::error::{Error, Result};
+use crate::ingest::ingest;
+use crate::options::{IngestOptions, OnBadFile, OnBadRow};
+use crate::policy::NullKey;
+use crate::report::IngestReport;
+use crate::source::discover::Format;
+use crate::source::ndjson::schema_of_file;
+use crate::token::TokenHash;
+
+/// Schema files are small; anything larger is not one.
+const MAX_SCHEMA_FILE: u64 = 16 << 20;
+
+const EXAMPLES: &str = "\
+Examples:
+  dedupe ingest events/ --into /lake/events --key event_id
+  dedupe ingest 's3://raw/2026-01-*/*.json.gz' --into s3://lake/events --key user.id,ts
+  kcat -C -e -t events | dedupe ingest - --into /lake/events --key id --batch-id 2026-01-31T10
+  dedupe ingest new.parquet --into /lake/events --dry-run --output json
+
+The first ingest creates the table and fixes its key; later ones read the key from the table. Rows that were kept
+out are listed by `dedupe quarantine TABLE`.";
+
+/// Adds files to a table.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    /// Files, directories (searched whole), globs, object-store URLs, or - for NDJSON on standard input.
+    ///
+    /// Parquet and NDJSON (.ndjson .jsonl .json), the latter also .gz and .zst. Sources are read in the order
+    /// given, and sorted within a directory or glob; "first" of two rows with one key means first in that order.
+    #[arg(value_name = "SOURCE", required = true)]
+    sources: Vec<String>,
+    /// The table: a path or URL. Created if it does not exist.
+    #[arg(long, value_name = "TABLE")]
+    into: String,
+    /// Columns that identify one event; needed for a new table. Struct members as a.b, a comma in a name as \,
+    #[arg(long, value_name = "COL[,COL]", help_heading = "Table")]
+    key: Vec<Names>,
+    /// Token function of a new table [default: siphash-2-4-128]
+    #[arg(long, value_enum, value_name = "NAME", help_heading = "Table")]
+    token_hash: Option<TokenHash>,
+    /// Folders of a new table's data, outermost first: a column, or date(COLUMN).
+    #[arg(long, value_name = "COL[,COL]", help_heading = "Table")]
+    partition_by: Vec<Names>,
+    /// Schema of a new table, instead of the inferred one: {"fields": [{"name": "id", "type": "int64"}, …]}.
+    ///
+    /// Types: bool, int8 to int64, uint8 to uint64, float32, float64, decimal(precision,scale), text, binary, date,
+    /// time(unit), timestamp(unit), timestamp(unit,zone), json, {"list": type}, {"struct": [field, …]}, {"map": type};
+    /// units are s, ms, us, ns. `dedupe status --output json` prints a table's own under "schema".
+    #[arg(long, value_name = "FILE", help_heading = "Table")]
+    schema: Option<PathBuf>,
+    /// Infer the schema from the first N rows of each NDJSON source [default: from all rows]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Table")]
+    sample_rows: Option<u64>,
+    /// What becomes of rows whose key columns are all null [default: as the table says; quarantine for a new one]
+    #[arg(long, value_enum, value_name = "WHAT", help_heading = "Rows and sources")]
+    null_key: Option<NullKey>,
+    /// What becomes of a row that is malformed or does not fit the schema.
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t, help_heading = "Rows and sources")]
+    on_bad_row: OnBadRow,
+    /// What becomes of a source that cannot be read.
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t, help_heading = "Rows and sources")]
+    on_bad_file: OnBadFile,
+    /// Read every source as this format, whatever its name.
+    #[arg(long, value_enum, value_name = "FORMAT", help_heading = "Rows and sources")]
+    format: Option<Format>,
+    /// Judge the rows of sources that were consumed before one by one, instead of recognising the source.
+    #[arg(long, help_heading = "Rows and sources")]
+    reread: bool,
+    /// Longest NDJSON line that is read; a longer one is kept out as a bad row.
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = values::line_length, help_heading = "Rows and sources")]
+    max_line: usize,
+    /// Make the run idempotent: a second run with this id does nothing and returns the first one's outcome.
+    #[arg(long, value_name = "ID", value_parser = clap::builder::NonEmptyStringValueParser::new(), help_heading = "Run")]
+    batch_id: Option<String>,
+    /// Judge every row, write nothing, and say what would happen.
+    #[arg(long, help_heading = "Run")]
+    dry_run: bool,
+    /// Memory for input, keys, filters and writers together [default: a quarter of the machine's, at most 1GiB]
+    #[arg(long, value_name = "SIZE", value_parser = values::memory, help_heading = "Run")]
+    memory: Option<u64>,
+    /// Threads that decode, hash and encode [default: one a processor]
+    #[arg(long, value_name = "N", help_heading = "Run")]
+    threads: Option<NonZeroUsize>,
+    /// Close data files when they reach this size.
+    #[arg(long, value_name = "SIZE", default_value = "256MB", value_parser = values::size, help_heading = "Data files")]
+    target_file_size: u64,
+    /// Rows in a row group, where row groups are not copied as they are.
+    #[arg(long, value_name = "N", default_value = "1048576", help_heading = "Data files")]
+    row_group_rows: NonZeroUsize,
+    /// Codec of data that is encoded anew: zstd(3), snappy, lz4, gzip(6), uncompressed [default: the source's, zstd for NDJSON]
+    #[arg(long, value_name = "CODEC", help_heading = "Data files")]
+    compression: Option<String>,
+}
+
+pub(super) async fn run(args: Args, context: &Context, out: &mut Out) -> Result<Exit, Stop> {
+    let (sources, table) = (args.sources.clone(), args.into.clone());
+    let options = options(args, context.store_options.clone())?;
+    let bar = Bar::follow(&context.progress, &context.screen);
+    let report = ingest(&sources, &table, &options, &context.progress).await;
+    drop(bar);
+    let report = report?;
+    out.reply(&report, || text(&report))?;
+    Ok(Exit::Done)
+}
+
+fn options(args: Args, store_options: Vec<(String, String)>) -> Result<IngestOptions> {
+    let standard = IngestOptions::default();
+    Ok(IngestOptions {
+        key: Names::join(args.key),
+        token_hash: args.token_hash,
+        format: args.format,
+        batch_id: args.batch_id,
+        reread: args.reread,
+        null_key: args.null_key,
+        on_bad_row: args.on_bad_row,
+        on_bad_file: args.on_bad_file,
+        schema: args.schema.as_deref().map(read_schema).transpose()?,
+        sample_rows: args.sample_rows,
+        partition_by: Names::join(args.partition_by),
+        target_file_size: args.target_file_size,
+        row_group_rows: args.row_group_rows.get(),
+        compression: args.compression,
+        memory: args.memory.unwrap_or(standard.memory),
+        threads: args.threads.unwrap_or(standard.threads),
+        dry_run: args.dry_run,
+        store_options,
+        max_line: args.max_line,
+    })
+}
+
+fn read_schema(path: &Path) -> Result<Schema> {
+    let read = || match std::fs::metadata(path)?.len() {
+        0..=MAX_SCHEMA_FILE => std::fs::read_to_string(path),
+        _ => Err(io::Error::other("it is too large for a schema file")),
+    };
+    let text = read().map_err(|e| Error::store("read", path.display().to_string(), e))?;
+    schema_of_file(&text)
+}
+
+fn text(report: &IngestReport) -> String {
+    let mut facts = Facts::default();
+    facts.add("table", &report.table).add_some("batch", report.batch.as_ref()).add_rows(&report.rows);
+    facts.add("sources", render::number(report.sources));
+    facts.add("files", format!("{} ({})", render::number(report.files), render::size(report.bytes)));
+    if !report.new_columns.is_empty() {
+        facts.add("new columns", report.new_columns.join(", "));
+    }
+    for skipped in &report.skipped {
+        facts.add("skipped", format!("{}: {}", skipped.url, skipped.reason));
+    }
+    for file in &report.quarantine {
+        facts.add("quarantine", file);
+    }
+    let rate = (report.rows.read as f64 / report.seconds.max(1e-3)) as u64;
+    facts.add("seconds", format!("{:.2} ({} rows/s)", report.seconds, render::number(rate)));
+    format!("{}\n{}", headline(report), facts.text())
+}
+
+fn headline(report: &IngestReport) -> String {
+    let stands = match report.version {
+        Some(version) => format!("the table stays at version {version}"),
+        None => "there is no table yet".into(),
+    };
+    if report.dry_run {
+        return format!("dry run: nothing was written, {stands}");
+    }
+    if report.batch_replayed {
+        return match report.version {
+            Some(version) => format!("this batch was committed before, in version {version}: nothing to do"),
+            None => "this batch was committed before: nothing to do".into(),
+        };
+    }
+    match report.version {
+        Some(version) if report.committed && report.created => {
+            format!("created the table, committed version {version}")
+        }
+        Some(version) if report.committed => format!("committed version {version}"),
+        _ => format!("nothing to commit, {stands}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verdict::Accounting;
+    use clap::FromArgMatches;
+
+    fn parsed(line: &str) -> IngestOptions {
+        let matches = super::super::command().try_get_matches_from(line.split(' ')).unwrap();
+        match super::super::args::Cli::from_arg_matches(&matches).unwrap().command {
+            super::super::args::Command::Ingest(args) => options(*args, Vec::new()).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn without_flags_the_options_are_the_librarys_defaults() {
+        let (typed, standard) = (parsed("dedupe ingest a.parquet --into /t"), IngestOptions::default());
+        assert_eq!(format!("{typed:?}"), format!("{standard:?}"));
+    }
+
+    #[test]
+    fn every_flag_reaches_its_option() {
+        let options = parsed(
+            "dedupe ingest - b --into /t --key a,b --key c --token-hash xxh3-128 --format jsonl --batch-id x --reread \
+             --null-key keep --on-bad-row fail --on-bad-file skip --sample-rows 9 --partition-by date(ts),country \
+             --target-file-size 1MiB --row-group-rows 10 --compression snappy --memory 64MiB --threads 3 --dry-run \
+             --max-line 1KiB",
+        );
+        assert_eq!(options.key.unwrap(), ["a", "b", "c"]);
+        assert_eq!(options.token_hash, Some(TokenHash::Xxh3));
+        assert_eq!(options.format, Some(Format::Ndjson));
+        assert_eq!(options.batch_id.as_deref(), Some("x"));
+        assert!(options.reread && options.dry_run);
+        assert_eq!(options.null_key, Some(NullKey::Keep));
+        assert_eq!((options.on_bad_row, options.on_bad_file), (OnBadRow::Fail, OnBadFile::Skip));
+        assert_eq!(options.sample_rows, Some(9));
+        assert_eq!(options.partition_by.unwrap(), ["date(ts)", "country"]);
+        assert_eq!((options.target_file_size, options.row_group_rows), (1 << 20, 10));
+        assert_eq!(options.compression.as_deref(), Some("snappy"));
+        assert_eq!((options.memory, options.threads.get(), options.max_line), (64 << 20, 3, 1024));
+    }
+
+    #[test]
+    fn the_summary_says_what_happened() {
+        let rows = Accounting { read: 2000, accepted: 1500, duplicate: 500, ..Accounting::default() };
+        let mut report =
+            IngestReport { table: "/t".into(), version: Some(1), rows, ..IngestReport::default() };
+        report.committed = true;
+        report.created = true;
+        report.seconds = 0.5;
+        report.files = 1;
+        report.bytes = 1_000_000;
+        report.sources = 3;
+        assert_eq!(
+            text(&report),
+            "created the table, committed version 1\n\
+             table      /t\n\
+             read       2,000\n\
+             accepted   1,500 (75.0 %)\n\
+             duplicate  500 (25.0 %)\n\
+             sources    3\n\
+             files      1 (1.0 MB)\n\
+             seconds    0.50 (4,000 rows/s)\n"
+        );
+        report.batch_replayed = true;
+        assert!(text(&report).starts_with("this batch was committed before, in version 1: nothing to do\n"));
+        report.dry_run = true;
+        assert!(text(&report).starts_with("dry run: nothing was written, the table stays at version 1\n"));
+    }
+}

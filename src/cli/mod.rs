@@ -1,0 +1,233 @@
+//! The command `dedupe`: a thin face over the library, one file a command.
+//!
+//! Results go to standard output, everything else (errors, logs, the progress bar) to standard error. With
+//! `--output json` a command prints exactly one JSON object on standard output, on failure too. How it ended is
+//! told by [`Exit`], whose codes never change their meaning.
+
+mod args;
+mod bar;
+mod compact;
+mod completions;
+mod exit;
+mod explain;
+mod files;
+mod ingest;
+mod interrupt;
+mod log;
+mod man;
+mod out;
+mod outcome;
+mod quarantine;
+mod render;
+mod screen;
+mod show;
+mod status;
+mod tokens;
+mod values;
+mod verify;
+
+pub use args::command;
+pub use exit::Exit;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{ArgMatches, FromArgMatches};
+use serde_json::json;
+
+use crate::error::{Error, Result};
+use crate::ledger::Ledger;
+use crate::report::Progress;
+use crate::store::Store;
+use args::{Cli, Command};
+use interrupt::Interrupts;
+use out::{Format, Out, Stop};
+use screen::Screen;
+
+/// What every command is given besides its own arguments.
+struct Context {
+    store_options: Vec<(String, String)>,
+    screen: Screen,
+    progress: Progress,
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let matches = match command().try_get_matches_from(&words) {
+        Ok(matches) => matches,
+        Err(error) => return not_understood(&error, &words).into(),
+    };
+    run(&matches).into()
+}
+
+fn run(matches: &ArgMatches) -> Exit {
+    let cli = match Cli::from_arg_matches(matches) {
+        Ok(cli) => cli,
+        Err(error) => return not_understood(&error, &[]),
+    };
+    let screen = Screen::default();
+    screen.take_logs(cli.common.verbose);
+    let mut out = Out::stdout(cli.common.output);
+    let (ended, interrupted) = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => {
+            let ended = runtime.block_on(dispatch(cli, &screen, &mut out));
+            // Whatever still reads or writes in the background has nothing to add.
+            runtime.shutdown_background();
+            ended
+        }
+        Err(e) => (Err(Error::store("start", "the runtime", e).into()), Exit::Interrupted),
+    };
+    conclude(ended, interrupted, &screen, &mut out)
+}
+
+async fn dispatch(cli: Cli, screen: &Screen, out: &mut Out) -> (Result<Exit, Stop>, Exit) {
+    let progress = Progress::default();
+    let gently = matches!(cli.command, Command::Ingest(_)).then(|| progress.clone());
+    let interrupts = Interrupts::watch(screen, gently);
+    let ended = match values::store_options(&cli.common.store_options) {
+        Ok(store_options) => {
+            let context = Context { store_options, screen: screen.clone(), progress };
+            answer(cli.command, &context, out).await
+        }
+        Err(error) => Err(error.into()),
+    };
+    (ended, interrupts.exit())
+}
+
+async fn answer(command: Command, context: &Context, out: &mut Out) -> Result<Exit, Stop> {
+    match command {
+        Command::Ingest(args) => ingest::run(*args, context, out).await,
+        Command::Status(args) => status::run(args, context, out).await,
+        Command::Log(args) => log::run(args, context, out).await,
+        Command::Show(args) => show::run(args, context, out).await,
+        Command::Files(args) => files::run(args, context, out).await,
+        Command::Outcome(args) => outcome::run(args, context, out).await,
+        Command::Explain(args) => explain::run(args, context, out).await,
+        Command::Verify(args) => verify::run(args, context, out).await,
+        Command::Tokens(args) => tokens::run(args, context, out).await,
+        Command::Quarantine(args) => quarantine::run(args, context, out).await,
+        Command::Compact(args) => compact::run(args, context, out).await,
+        Command::Completions(args) => completions::run(&args, out),
+        Command::Man(args) => man::run(&args, out),
+    }
+}
+
+/// Turns the end of a command into its exit code, and says what went wrong.
+fn conclude(ended: Result<Exit, Stop>, interrupted: Exit, screen: &Screen, out: &mut Out) -> Exit {
+    let (stop, done) = match ended {
+        Ok(exit) => (out.flush().err().map(Stop::from), exit),
+        Err(stop) => (Some(stop), Exit::Done),
+    };
+    match stop {
+        None | Some(Stop::Closed) => done,
+        Some(Stop::Unwritable(e)) => {
+            screen.line(&format!("error: done, but standard output cannot be written: {e}"));
+            Exit::ReportLost
+        }
+        Some(Stop::Failed(error)) => {
+            let exit = match error {
+                Error::Interrupted => interrupted,
+                ref error => Exit::from(error),
+            };
+            let message = in_full(&error);
+            screen.line(&format!("error: {}", render::clean_lines(&message)));
+            if out.is_json() {
+                // Should that fail too, the line above and the exit code have said it all.
+                let _ = out.json(&failure(exit::kind(&error), &message, exit)).and_then(|()| out.flush());
+            }
+            exit
+        }
+    }
+}
+
+/// Prints what the parser has to say: help and version are results, everything else is an error.
+fn not_understood(error: &clap::Error, words: &[OsString]) -> Exit {
+    let _ = error.print();
+    if !error.use_stderr() {
+        return Exit::Done;
+    }
+    if wants_json(words) {
+        let message = error.to_string();
+        let message = message.trim_start_matches("error: ").trim_end();
+        let mut out = Out::stdout(Format::Json);
+        let _ = out.json(&failure("usage", message, Exit::Usage)).and_then(|()| out.flush());
+    }
+    Exit::Usage
+}
+
+/// Whether JSON was asked for, in a command line that was not understood.
+fn wants_json(words: &[OsString]) -> bool {
+    words.iter().any(|word| word == "--output=json")
+        || words.windows(2).any(|pair| {
+            pair.first().is_some_and(|w| w == "--output") && pair.last().is_some_and(|w| w == "json")
+        })
+}
+
+fn failure(kind: &str, message: &str, exit: Exit) -> serde_json::Value {
+    json!({ "error": { "kind": kind, "message": message, "exit": exit.code() } })
+}
+
+/// An error with those of its causes that it does not tell itself.
+fn in_full(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(e) = cause {
+        let words = e.to_string();
+        if !text.contains(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        cause = e.source();
+    }
+    text
+}
+
+/// Opens the table at `location` as it is now, or as it was at `version`.
+async fn open(location: &str, version: Option<u64>, context: &Context) -> Result<Ledger> {
+    let store = Store::open(location, &context.store_options)?;
+    let shown = table_url(&store);
+    let ledger = match version {
+        Some(version) => Ledger::open_at(store, version).await?,
+        None => Ledger::open(store).await?,
+    };
+    ledger.ok_or_else(|| {
+        Error::Usage(format!(
+            "there is no table at {shown}: check the location, or create it with \
+             `dedupe ingest SOURCE… --into {shown} --key COLUMN`"
+        ))
+    })
+}
+
+/// Where a table lies, as it is shown everywhere.
+fn table_url(store: &Store) -> String {
+    let url = store.url();
+    match url.trim_end_matches('/') {
+        "" => url,
+        trimmed => trimmed.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<OsString> {
+        line.split(' ').map(OsString::from).collect()
+    }
+
+    #[test]
+    fn json_is_recognised_in_a_command_line_that_is_wrong_elsewhere() {
+        assert!(wants_json(&words("dedupe stats --output json /t")));
+        assert!(wants_json(&words("dedupe stats --output=json /t")));
+        assert!(!wants_json(&words("dedupe stats --output text json")));
+        assert!(!wants_json(&words("dedupe")));
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let cause = std::io::Error::other("disk on fire");
+        let error = Error::store("read", "x", cause);
+        assert_eq!(in_full(&error), "read x: disk on fire");
+    }
+}
