@@ -70,6 +70,7 @@ impl Object {
             tokens,
             origin: vec![],
             key_range: vec![],
+            check: String::new(),
         }
     }
 
