@@ -6,7 +6,6 @@ use dedupe::token::Token;
 use std::hint::black_box;
 use std::time::Duration;
 
-#[path = "tokens.rs"]
 mod tokens;
 
 fn bloom(c: &mut Criterion) {

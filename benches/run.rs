@@ -9,7 +9,6 @@ use dedupe::token::Token;
 use std::hint::black_box;
 use std::time::Duration;
 
-#[path = "tokens.rs"]
 mod tokens;
 
 const HELD: u64 = 10_000_000;

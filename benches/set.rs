@@ -5,7 +5,6 @@ use dedupe::index::SessionSet;
 use dedupe::token::Token;
 use std::time::Duration;
 
-#[path = "tokens.rs"]
 mod tokens;
 
 fn fill(all: &[Token], batch: usize) -> SessionSet {
@@ -27,8 +26,7 @@ fn set(c: &mut Criterion) {
         b.iter_batched(|| full.clone(), |mut set| set.take_sorted(), BatchSize::PerIteration);
     });
     for (kind, from) in [("held", 0), ("absent", 1 << 40)] {
-        let mut asked: Vec<Token> = (from..from + 1_000_000).map(tokens::token).collect();
-        asked.sort_unstable();
+        let asked = tokens::ascending(from, 1_000_000);
         group.throughput(Throughput::Elements(asked.len() as u64));
         group.bench_function(format!("find 1 M {kind} tokens among 10 M"), |b| {
             b.iter(|| {

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use arrow_schema::Schema;
 
 use crate::policy::NullKey;
-use crate::source::Format;
+use crate::source::discover::Format;
 use crate::token::TokenHash;
 
 /// Everything a run of `dedupe ingest` can be told. `Default` is what the command does without flags.

@@ -18,18 +18,19 @@ pub(crate) type Started<T> = BoxFuture<'static, Result<T>>;
 
 /// A fixed number of workers. Cloning shares them.
 #[derive(Debug, Clone)]
-pub(crate) struct Workers {
+pub struct Workers {
     permits: Arc<Semaphore>,
     count: usize,
 }
 
 impl Workers {
-    pub(crate) fn new(count: NonZeroUsize) -> Self {
+    /// So many workers.
+    pub fn new(count: NonZeroUsize) -> Self {
         Self { permits: Arc::new(Semaphore::new(count.get())), count: count.get() }
     }
 
     /// How many there are.
-    pub(crate) fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.count
     }
 

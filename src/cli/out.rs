@@ -11,7 +11,7 @@ use crate::error::Error;
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub(super) enum Format {
+pub(crate) enum Format {
     /// For people.
     #[default]
     Text,

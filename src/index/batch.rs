@@ -19,16 +19,15 @@ impl SortedBatch {
     pub fn new(tokens: &[Token]) -> Result<Self> {
         let count = u32::try_from(tokens.len())
             .map_err(|_| Error::Internal(format!("a batch of {} rows; at most 2^32-1 fit", tokens.len())))?;
-        Ok(Self::sort(tokens.iter().zip(0..count).map(|(token, row)| Item::new(*token, row)).collect()))
+        Ok(Self::sort(tokens.iter().copied().zip(0..count)))
     }
 
     /// Sorts only the tokens of `rows` (which ascend), for instance the rows that have a key.
-    pub fn of_rows(tokens: &[Token], rows: impl IntoIterator<Item = u32>) -> Result<Self> {
-        let items = rows.into_iter().map(|row| match tokens.get(row as usize) {
-            Some(token) => Ok(Item::new(*token, row)),
-            None => Err(Error::Internal(format!("row {row} of a batch of {} rows", tokens.len()))),
-        });
-        Ok(Self::sort(items.collect::<Result<_>>()?))
+    pub fn of_rows(tokens: &[Token], rows: &[u32]) -> Result<Self> {
+        if let Some(row) = rows.iter().find(|row| **row as usize >= tokens.len()) {
+            return Err(Error::Internal(format!("row {row} of a batch of {} rows", tokens.len())));
+        }
+        Ok(Self::sort(rows.iter().filter_map(|row| Some((*tokens.get(*row as usize)?, *row)))))
     }
 
     /// The tokens, ascending.
@@ -91,19 +90,42 @@ impl SortedBatch {
         taken
     }
 
-    /// One radix pass over the highest bits makes small buckets of uniform tokens; the library's sort does the
-    /// rest, and all of it where tokens crowd together.
-    fn sort(items: Vec<Item>) -> Self {
-        let mut sorted = items;
-        let bits = (sorted.len() / 16).max(1).ilog2().min(13);
-        if bits < 4 {
-            sorted.sort_unstable();
-        } else {
-            sorted = scatter(&sorted, bits);
-            sorted.chunk_by_mut(|a, b| a.bucket(bits) == b.bucket(bits)).for_each(<[Item]>::sort_unstable);
+    /// One radix pass over the highest bits deals the pairs out to small buckets; the library's sort does the rest,
+    /// and all of it where tokens crowd together.
+    fn sort(pairs: impl Iterator<Item = (Token, u32)> + Clone) -> Self {
+        let (mut count, mut ends) = (0, vec![0usize; BUCKETS]);
+        for (token, _) in pairs.clone() {
+            if let Some(end) = ends.get_mut(bucket(token)) {
+                *end += 1;
+            }
+            count += 1;
         }
-        let tokens = sorted.iter().map(Item::token).collect();
-        Self { tokens, rows: sorted.iter().map(|item| item.row).collect() }
+        let mut start = 0;
+        for end in &mut ends {
+            let size = std::mem::replace(end, start);
+            start += size;
+        }
+        let mut batch = Self { tokens: vec![Token::default(); count], rows: vec![0; count] };
+        // Each bucket's start moves up to its end while it is filled.
+        for (token, row) in pairs {
+            if let Some(end) = ends.get_mut(bucket(token)) {
+                if let (Some(t), Some(r)) = (batch.tokens.get_mut(*end), batch.rows.get_mut(*end)) {
+                    (*t, *r) = (token, row);
+                }
+                *end += 1;
+            }
+        }
+        let mut items = Vec::new();
+        let mut start = 0;
+        for end in ends {
+            let bucket = std::mem::replace(&mut start, end)..end;
+            if let (Some(tokens), Some(rows)) =
+                (batch.tokens.get_mut(bucket.clone()), batch.rows.get_mut(bucket))
+            {
+                sort_bucket(tokens, rows, &mut items);
+            }
+        }
+        batch
     }
 }
 
@@ -112,52 +134,33 @@ pub fn sort_tokens(tokens: &mut [Token]) {
     tokens.sort_unstable();
 }
 
+const BUCKET_BITS: u32 = 12;
+const BUCKETS: usize = 1 << BUCKET_BITS;
+
+fn bucket(token: Token) -> usize {
+    (top(token) >> (64 - BUCKET_BITS)) as usize
+}
+
 /// A token and its row; two halves keep it at 24 bytes.
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Item {
     high: u64,
     low: u64,
     row: u32,
 }
 
-impl Item {
-    fn new(token: Token, row: u32) -> Self {
-        Self { high: top(token), low: token.0 as u64, row }
+/// Sorts the pairs of one bucket, through `items`.
+fn sort_bucket(tokens: &mut [Token], rows: &mut [u32], items: &mut Vec<Item>) {
+    if tokens.len() < 2 {
+        return;
     }
-
-    fn token(&self) -> Token {
-        Token(u128::from(self.high) << 64 | u128::from(self.low))
+    items.clear();
+    let pairs = tokens.iter().zip(rows.iter());
+    items.extend(pairs.map(|(token, row)| Item { high: top(*token), low: token.0 as u64, row: *row }));
+    items.sort_unstable();
+    for (item, (token, row)) in items.iter().zip(tokens.iter_mut().zip(rows)) {
+        (*token, *row) = (Token(u128::from(item.high) << 64 | u128::from(item.low)), item.row);
     }
-
-    /// Its bucket by the highest `bits` (1 to 63).
-    fn bucket(&self, bits: u32) -> usize {
-        (self.high >> (64 - bits)) as usize
-    }
-}
-
-/// `items` grouped by bucket, buckets ascending.
-fn scatter(items: &[Item], bits: u32) -> Vec<Item> {
-    let mut places = vec![0usize; 1 << bits];
-    for item in items {
-        if let Some(count) = places.get_mut(item.bucket(bits)) {
-            *count += 1;
-        }
-    }
-    let mut start = 0;
-    for place in &mut places {
-        let count = std::mem::replace(place, start);
-        start += count;
-    }
-    let mut out = vec![Item::default(); items.len()];
-    for item in items {
-        if let Some(place) = places.get_mut(item.bucket(bits)) {
-            if let Some(slot) = out.get_mut(*place) {
-                *slot = *item;
-            }
-            *place += 1;
-        }
-    }
-    out
 }
 
 #[cfg(test)]
@@ -217,8 +220,8 @@ mod tests {
     #[test]
     fn rows_can_be_left_out_but_not_made_up() {
         let tokens = [token(1), token(2), token(3)];
-        let batch = SortedBatch::of_rows(&tokens, [0, 2]).unwrap();
+        let batch = SortedBatch::of_rows(&tokens, &[0, 2]).unwrap();
         assert_eq!(pairs(&batch).into_iter().collect::<BTreeSet<_>>(), [(token(1), 0), (token(3), 2)].into());
-        assert!(SortedBatch::of_rows(&tokens, [3]).is_err());
+        assert!(SortedBatch::of_rows(&tokens, &[3]).is_err());
     }
 }

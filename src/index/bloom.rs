@@ -123,6 +123,11 @@ impl Bloom {
         Ok(Self { shape, lines })
     }
 
+    /// As [`Self::reserve`], for only some of the lines.
+    pub(crate) fn piece(shape: Shape) -> Self {
+        Self { shape, lines: Vec::new() }
+    }
+
     /// Adds the next lines; `false` if they are not whole lines or too many.
     pub(crate) fn push_bytes(&mut self, bytes: &[u8]) -> bool {
         let (words, rest) = bytes.as_chunks::<8>();
@@ -183,23 +188,37 @@ impl Bloom {
 
     /// Appends to `survivors` the position of each token that may have been inserted. Fastest on ascending tokens.
     pub fn probe_batch(&self, tokens: &[Token], survivors: &mut Vec<u32>) {
-        let mut base = 0u32;
+        self.probe(0, tokens, 0, survivors);
+    }
+
+    /// As [`Self::probe_batch`] with ascending `tokens`, but these lines are only those from line `from` on: looks at
+    /// the tokens whose line is among them and leaves out all others.
+    pub(crate) fn probe_piece(&self, from: u64, tokens: &[Token], survivors: &mut Vec<u32>) {
+        let from = from as usize;
+        let end = from.saturating_add(self.lines.len());
+        let start = tokens.partition_point(|token| self.shape.line_of(*token) < from);
+        let end = tokens.partition_point(|token| self.shape.line_of(*token) < end);
+        self.probe(from, tokens.get(start..end).unwrap_or_default(), start as u32, survivors);
+    }
+
+    /// Probes lines that begin with line `from`; the first token is at position `base`.
+    fn probe(&self, from: usize, tokens: &[Token], base: u32, survivors: &mut Vec<u32>) {
+        let line = |token: &Token| self.lines.get(self.shape.line_of(*token).wrapping_sub(from));
+        let mut base = base;
         for together in tokens.chunks(TOGETHER) {
             // Half of each line without a branch, so that the processor fetches many lines at a time; few survive
             // it, and their line is at hand then.
             let mut maybe = 0u32;
             for (bit, token) in together.iter().enumerate() {
-                let half = match self.lines.get(self.shape.line_of(*token)) {
-                    Some(line) => line.has_half(masks(*token)),
-                    None => true,
-                };
+                let half = line(token).is_none_or(|line| line.has_half(masks(*token)));
                 maybe |= u32::from(half) << bit;
             }
             while maybe != 0 {
                 let bit = maybe.trailing_zeros();
                 maybe &= maybe - 1;
-                if together.get(bit as usize).is_some_and(|token| self.may_hold(*token)) {
-                    survivors.push(base + bit);
+                let token = together.get(bit as usize);
+                if token.is_some_and(|token| line(token).is_none_or(|line| line.has_all(masks(*token)))) {
+                    survivors.push(base.wrapping_add(bit));
                 }
             }
             base = base.wrapping_add(TOGETHER as u32);

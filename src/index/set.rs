@@ -1,8 +1,8 @@
 //! The exact set of the tokens that this session itself accepted.
 //!
-//! The token space is cut into some 350 parts of unequal width, each with a hash table of its own. A batch is dealt
+//! The token space is cut into some 375 parts of unequal width, each with a hash table of its own. A batch is dealt
 //! out to the parts first, so that a table is met while it is in the cache. Tables double when full; because the
-//! widths differ by up to two, they do so at different moments and memory grows evenly: about 28 bytes a token, and
+//! widths differ by up to two, they do so at different moments and memory grows evenly: 26 to 30 bytes a token, and
 //! never more than one small table twice.
 
 use super::batch::sort_tokens;

@@ -21,14 +21,15 @@ use crate::policy::Policy;
 use crate::report::{IngestReport, Progress, Skipped};
 use crate::session::{Chunk, Committed, Rows, Session, SessionOptions, Verdicts};
 use crate::sink::SinkOptions;
-use crate::source::discover::{self, DiscoverOptions, Format, SourceFile};
+use crate::source::discover::{self, DiscoverOptions, SourceFile};
 use crate::source::input::Input;
+use crate::source::ndjson::{Block, Decoded, Inference};
 use crate::source::parquet::RowGroup;
 use crate::store::Store;
 use crate::token::{TokenKey, TokenSpec};
 use crate::upkeep::compact;
 use crate::workers::Workers;
-use crate::{random, schema};
+use crate::random;
 use feed::{Contract, Prepared, Recipe};
 use plan::Planned;
 
@@ -197,7 +198,7 @@ impl Run<'_> {
         let sink = SinkOptions {
             target_file_size: options.target_file_size,
             row_group_rows: options.row_group_rows,
-            compression: options.compression.as_deref().map(str::parse).transpose().map_err(Error::Usage)?,
+            compression: options.compression.as_deref().map(str::parse).transpose()?.unwrap_or_default(),
             ..SinkOptions::default()
         };
         let settings = SessionOptions {
@@ -345,7 +346,8 @@ impl<'a> Judge<'a> {
             Prepared::RowGroup { group, tokens, last } => {
                 let verdicts = self.session.judge(source, &tokens).await?;
                 let counts = (verdicts.keep.len() as u64, verdicts.keep.len() as u64 - verdicts.accepted);
-                reject::keyless_rows(&mut self.session, source, &group, self.rows_before(), self.row, &verdicts).await?;
+                let before = self.rows_before();
+                reject::keyless_rows(&mut self.session, source, &group, before, self.row, &verdicts).await?;
                 self.row += verdicts.keep.len() as u64;
                 self.pieces.push(verdicts);
                 if last {
@@ -420,14 +422,14 @@ impl<'a> Judge<'a> {
 
     /// Widens the contract by the columns that `block` has and the contract lacks. The first time all text of the
     /// run is looked through, so that a new column's type fits all rows to come, not just those of this block.
-    async fn widen(&mut self, block: &feed::Block, decoded: &feed::Decoded) -> Result<()> {
+    async fn widen(&mut self, block: &Block, decoded: &Decoded) -> Result<()> {
         let contract = self.recipe.contract.get();
         let mut wider = contract.as_ref().clone();
         if !std::mem::replace(&mut self.inferred, true) {
             let found = plan::infer(&self.planned, self.run.options, &self.recipe.workers).await?;
             wider = found.widen(&wider)?;
         }
-        let mut found = crate::source::ndjson::Inference::new();
+        let mut found = Inference::new();
         found.observe_accepted(block, decoded);
         let wider = Arc::new(found.widen(&wider)?);
         self.session.widen(Arc::clone(&wider)).await?;

@@ -172,6 +172,8 @@ pub struct DataFile {
     pub rows: u64,
     /// Size in bytes.
     pub bytes: u64,
+    /// XXH3-64 of its bytes, in hexadecimal.
+    pub check: String,
     /// Rows in it without a key.
     #[serde(default)]
     pub keyless: u64,

@@ -11,6 +11,7 @@ use arrow::array::RecordBatch;
 use arrow::compute::filter_record_batch;
 use arrow_schema::SchemaRef;
 use parquet::basic::Compression;
+use xxhash_rust::xxh3::Xxh3;
 
 use super::judge::Verdicts;
 use crate::error::{Error, Result};
@@ -94,11 +95,11 @@ struct Way {
     used: u64,
 }
 
-#[derive(Debug)]
 struct OpenFile {
     name: String,
     writer: FileWriter,
     upload: Upload,
+    hash: Box<Xxh3>,
     stats: Stats,
 }
 
@@ -403,13 +404,19 @@ impl Stager {
     }
 }
 
+impl std::fmt::Debug for OpenFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "OpenFile({}, {:?})", self.name, self.writer)
+    }
+}
+
 impl OpenFile {
     async fn begin(store: &Store, namer: &mut Namer, job: &Job, key: Vec<Vec<String>>) -> Result<Self> {
         let separator = if job.folder.is_empty() { "" } else { "/" };
         let name = namer.next(&format!("{}{separator}{}", name::DATA, job.folder), "parquet");
         let writer = FileWriter::new(job.layout.clone(), key)?;
         let upload = store.create(&name).await?;
-        Ok(Self { name, writer, upload, stats: Stats::default() })
+        Ok(Self { name, writer, upload, hash: Box::new(Xxh3::new()), stats: Stats::default() })
     }
 
     async fn append(&mut self, group: EncodedRowGroup) -> Result<()> {
@@ -434,7 +441,11 @@ impl OpenFile {
 
     async fn drain(&mut self) -> Result<()> {
         let bytes = self.writer.take_bytes()?;
-        if bytes.is_empty() { Ok(()) } else { self.upload.write(bytes).await }
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.hash.update(&bytes);
+        self.upload.write(bytes).await
     }
 
     async fn close(mut self) -> Result<DataFile> {
@@ -446,6 +457,7 @@ impl OpenFile {
             name: self.name,
             rows: self.stats.rows,
             bytes,
+            check: format!("{:016x}", self.hash.digest()),
             keyless: self.stats.keyless,
             tokens: self.stats.tokens,
             origin: self.stats.origin,

@@ -6,11 +6,11 @@ use crate::schema::{is_json, normalise, viewed};
 use crate::source::parquet::ParquetFile;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use parquet::arrow::{ARROW_SCHEMA_META_KEY, ArrowSchemaConverter, encode_arrow_schema};
-use parquet::basic::Compression;
+use parquet::basic::{Compression, LogicalType};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{WriterProperties, WriterPropertiesPtr};
 use parquet::file::reader::ChunkReader;
-use parquet::schema::types::{SchemaDescPtr, SchemaDescriptor};
+use parquet::schema::types::{SchemaDescPtr, SchemaDescriptor, Type};
 use std::sync::Arc;
 
 /// Who wrote the file, as Parquet's footer says it.
@@ -77,10 +77,10 @@ impl FileLayout {
         let contract = normalise(contract);
         let same = schema.fields().len() == contract.fields().len()
             && schema.fields().iter().zip(contract.fields()).all(|(theirs, ours)| same_column(theirs, ours));
-        if !same || schema.fields().is_empty() {
+        let parquet = file.metadata().file_metadata().schema_descr_ptr();
+        if !same || schema.fields().is_empty() || !writable(parquet.root_schema()) {
             return None;
         }
-        let parquet = file.metadata().file_metadata().schema_descr_ptr();
         Some(Self {
             schema: Arc::clone(schema),
             row_schema: Arc::clone(file.read_schema()),
@@ -143,6 +143,12 @@ fn same_column(theirs: &Field, ours: &Field) -> bool {
         && theirs.data_type().equals_datatype(ours.data_type())
         && is_json(theirs) == is_json(ours)
         && (ours.is_nullable() || !theirs.is_nullable())
+}
+
+/// Whether the footer's writer knows every annotation of the schema; it fails on one from a newer format.
+fn writable(column: &Type) -> bool {
+    !matches!(column.get_basic_info().logical_type_ref(), Some(LogicalType::_Unknown { .. }))
+        && (column.is_primitive() || column.get_fields().iter().all(|member| writable(member)))
 }
 
 /// Whether what the encoder writes for one schema is what the other one describes: leaves of the same physical type

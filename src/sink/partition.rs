@@ -117,33 +117,40 @@ pub fn split(partitions: &[Partition], batch: &RecordBatch) -> Result<Vec<(Strin
         return Ok(Vec::new());
     }
     let columns = partitions.iter().map(|partition| partition.values(batch)).collect::<Result<Vec<_>>>()?;
-    let mut folders: Vec<(Vec<Option<&str>>, Vec<u32>)> = Vec::new();
-    let mut known: HashMap<Vec<Option<&str>>, usize> = HashMap::new();
-    for row in 0..batch.num_rows() {
-        let values: Vec<_> =
-            columns.iter().map(|column| column.is_valid(row).then(|| column.value(row))).collect();
-        let at = *known.entry(values).or_insert_with_key(|values| {
-            folders.push((values.clone(), Vec::new()));
-            folders.len() - 1
-        });
-        if let Some((_, rows)) = folders.get_mut(at) {
-            rows.push(
-                u32::try_from(row).map_err(|_| Error::Internal("a batch is too long to split".to_owned()))?,
-            );
+    // Column by column, rows of one folder so far are told apart further; a folder is numbered by its first row.
+    let mut folder_of = vec![0usize; batch.num_rows()];
+    for column in &columns {
+        let mut known: HashMap<(usize, Option<&str>), usize> = HashMap::new();
+        for (row, folder) in folder_of.iter_mut().enumerate() {
+            let value = column.is_valid(row).then(|| column.value(row));
+            let next = known.len();
+            *folder = *known.entry((*folder, value)).or_insert(next);
         }
     }
-    let name = |values: &[Option<&str>]| {
+    let mut folders: Vec<Vec<u32>> = Vec::new();
+    for (row, folder) in folder_of.into_iter().enumerate() {
+        let row =
+            u32::try_from(row).map_err(|_| Error::Internal("a batch is too long to split".to_owned()))?;
+        match folders.get_mut(folder) {
+            Some(rows) => rows.push(row),
+            None => folders.push(vec![row]),
+        }
+    }
+    let name = |rows: &[u32]| {
+        let first = rows.first().map_or(0, |row| *row as usize);
+        let values = columns.iter().map(|column| column.is_valid(first).then(|| column.value(first)));
         let parts = partitions.iter().zip(values);
-        parts.map(|(partition, value)| folder(&partition.name(), *value)).collect::<Vec<_>>().join("/")
+        parts.map(|(partition, value)| folder(&partition.name(), value)).collect::<Vec<_>>().join("/")
     };
-    if let [(values, _)] = folders.as_slice() {
-        return Ok(vec![(name(values), batch.clone())]);
+    if let [rows] = folders.as_slice() {
+        return Ok(vec![(name(rows), batch.clone())]);
     }
     folders
-        .iter()
-        .map(|(values, rows)| {
-            let rows = take_record_batch(batch, &UInt32Array::from(rows.clone()));
-            Ok((name(values), rows.map_err(|error| Error::Internal(format!("splitting a batch: {error}")))?))
+        .into_iter()
+        .map(|rows| {
+            let name = name(&rows);
+            let rows = take_record_batch(batch, &UInt32Array::from(rows));
+            Ok((name, rows.map_err(|error| Error::Internal(format!("splitting a batch: {error}")))?))
         })
         .collect()
 }
@@ -294,4 +301,145 @@ fn escaped(text: &str) -> String {
         }
     }
     escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{
+        Date32Array, DictionaryArray, Float64Array, Int32Array, StructArray, TimestampMicrosecondArray,
+        TimestampSecondArray,
+    };
+    use arrow::datatypes::{Fields, Int8Type};
+
+    fn folders(partition: &str, column: ArrayRef) -> Vec<String> {
+        let batch = RecordBatch::try_from_iter_with_nullable([("a", column, true)]).unwrap();
+        let partition = Partition::parse(partition).unwrap();
+        partition.check(batch.schema_ref()).unwrap();
+        (0..batch.num_rows())
+            .map(|row| split(std::slice::from_ref(&partition), &batch.slice(row, 1)).unwrap().remove(0).0)
+            .collect()
+    }
+
+    fn texts_of(values: &[&str]) -> ArrayRef {
+        Arc::new(StringArray::from(values.to_vec()))
+    }
+
+    #[test]
+    fn a_row_goes_to_the_folder_of_its_values_in_order() {
+        let batch = RecordBatch::try_from_iter([
+            ("country", texts_of(&["DE", "FR", "DE", "DE"])),
+            ("n", Arc::new(Int32Array::from(vec![1, 2, 3, 4])) as ArrayRef),
+            ("ts", texts_of(&["2026-01-31", "2026-01-31", "2026-02-01", "2026-01-31T23:59:59Z"])),
+        ])
+        .unwrap();
+        let by = [Partition::parse("country").unwrap(), Partition::parse(" date(ts) ").unwrap()];
+        let found = split(&by, &batch).unwrap();
+        let rows: Vec<_> = found
+            .iter()
+            .map(|(folder, rows)| {
+                (
+                    folder.as_str(),
+                    rows.column(1).as_primitive::<arrow::datatypes::Int32Type>().values().to_vec(),
+                )
+            })
+            .collect();
+        assert_eq!(
+            rows,
+            [
+                ("country=DE/ts_date=2026-01-31", vec![1, 4]),
+                ("country=FR/ts_date=2026-01-31", vec![2]),
+                ("country=DE/ts_date=2026-02-01", vec![3]),
+            ]
+        );
+        assert_eq!(split(&[], &batch).unwrap(), [(String::new(), batch.clone())]);
+        assert!(split(&by, &batch.slice(0, 0)).unwrap().is_empty());
+    }
+
+    #[test]
+    fn unsafe_characters_are_escaped_as_hive_does() {
+        assert_eq!(
+            folders("a", texts_of(&["a/b", "50%", "x=y:z", "..", "tab\t", "München", ""])),
+            [
+                "a=a%2Fb",
+                "a=50%25",
+                "a=x%3Dy%3Az",
+                "a=..",
+                "a=tab%09",
+                "a=München",
+                "a=__HIVE_DEFAULT_PARTITION__"
+            ]
+        );
+    }
+
+    #[test]
+    fn long_values_are_cut_and_stay_apart() {
+        let (one, two) = ("é/".repeat(200) + "1", "é/".repeat(200) + "2");
+        let found = folders("a", texts_of(&[&one, &two]));
+        assert!(found.iter().all(|folder| folder.len() <= MAX_VALUE + 2));
+        assert_ne!(found[0], found[1]);
+    }
+
+    #[test]
+    fn every_layout_of_a_value_names_the_same_folder() {
+        let dictionary: DictionaryArray<Int8Type> = vec![Some("DE"), None].into_iter().collect();
+        assert_eq!(folders("a", Arc::new(dictionary)), ["a=DE", "a=__HIVE_DEFAULT_PARTITION__"]);
+        let view = cast(&texts_of(&["DE"]), &DataType::Utf8View).unwrap();
+        assert_eq!(folders("a", view), ["a=DE"]);
+    }
+
+    #[test]
+    fn the_day_of_an_instant_is_that_of_utc() {
+        let berlin = TimestampSecondArray::from(vec![Some(-1), Some(0), None]).with_timezone("+02:00");
+        let none = "a_date=__HIVE_DEFAULT_PARTITION__";
+        assert_eq!(
+            folders("date(a)", Arc::new(berlin.clone())),
+            ["a_date=1969-12-31", "a_date=1970-01-01", none]
+        );
+        assert_eq!(folders("a", Arc::new(berlin))[0], "a=1969-12-31T23%3A59%3A59");
+        let fine = TimestampMicrosecondArray::from(vec![-1, i64::MIN]);
+        assert_eq!(folders("date(a)", Arc::new(fine))[0], "a_date=1969-12-31");
+        assert_eq!(folders("date(a)", Arc::new(Date32Array::from(vec![1]))), ["a_date=1970-01-02"]);
+    }
+
+    #[test]
+    fn the_day_of_a_text_is_read_off_iso_8601() {
+        let values =
+            ["2026-01-31", "2026-01-31T01:00:00+02:00", "2026-01-31 10:00", "31.1.2026", "2026-02-30"];
+        let none = "a_date=__HIVE_DEFAULT_PARTITION__";
+        assert_eq!(
+            folders("date(a)", texts_of(&values)),
+            ["a_date=2026-01-31", "a_date=2026-01-30", "a_date=2026-01-31", none, none]
+        );
+    }
+
+    #[test]
+    fn a_member_of_a_null_struct_has_no_value() {
+        let members = Fields::from(vec![Field::new("b", DataType::Utf8, true)]);
+        let column = StructArray::new(members, vec![texts_of(&["x", "y"])], Some(vec![true, false].into()));
+        let found = folders("a.b", Arc::new(column));
+        assert_eq!(found, ["a.b=x", "a.b=__HIVE_DEFAULT_PARTITION__"]);
+    }
+
+    #[test]
+    fn what_cannot_name_a_folder_is_refused_before_any_row() {
+        let schema = Schema::new(vec![
+            Field::new("f", DataType::Float64, true),
+            Field::new("n", DataType::Int8, true),
+        ]);
+        for (partition, word) in [("f", "Float64"), ("date(n)", "Int8"), ("x", "f, n")] {
+            let error = Partition::parse(partition).unwrap().check(&schema).unwrap_err();
+            assert!(error.to_string().contains(word), "{error}");
+        }
+        assert!(Partition::parse("date()").is_err() && Partition::parse("").is_err());
+        let float: ArrayRef = Arc::new(Float64Array::from(vec![1.5]));
+        assert_eq!(
+            Partition::parse("f")
+                .unwrap()
+                .values(&RecordBatch::try_from_iter([("f", float)]).unwrap())
+                .unwrap()
+                .value(0),
+            "1.5"
+        );
+    }
 }

@@ -88,6 +88,18 @@ impl Input {
         Self::new(url, compression, size, Kind::Bucket { store, name, etag, windows: Mutex::default() })
     }
 
+    /// An object of a table, `size` bytes long, as a source.
+    pub(crate) fn of_object(store: &Store, name: &str, size: u64) -> Result<Self> {
+        let url = store.location_of(name);
+        match store.local_path(name) {
+            Some(path) => {
+                let file = File::open(&path).map_err(|e| Error::store("open", url.clone(), e))?;
+                Self::disk(&url, Compression::None, file)
+            }
+            None => Ok(Self::bucket(&url, Compression::None, store.clone(), name, size, None)),
+        }
+    }
+
     pub(super) fn stdin(compression: Compression) -> Self {
         Self::new("-", compression, 0, Kind::Stdin)
     }

@@ -86,7 +86,6 @@ fn agree(parts: &[Part], names: &[&str]) -> Agreement {
     match (parts, names) {
         ([], rest) if rest.iter().all(|name| is_visible(name)) => Agreement::Full,
         ([], _) => Agreement::None,
-        ([Part::Deep], []) => Agreement::Full,
         (_, []) => Agreement::Partial,
         ([Part::Deep, after @ ..], [name, below @ ..]) => {
             let here = agree(after, names);
@@ -138,6 +137,8 @@ mod tests {
             ("**/*.json", "_x/a.json", None),
             ("_x/**", "_x/a.json", Full),
             ("**", "x/y/a.json", Full),
+            ("a/**", "a", Partial),
+            ("a/**", "a/b", Full),
             ("a/**/**/b", "a/b", Full),
             ("2024-*", "2024-01", Full),
             ("2024-*", "2024-01/x/a.json", Full),
@@ -156,6 +157,25 @@ mod tests {
         assert_eq!(split("*.json"), ("", "*.json"));
         assert_eq!(split("/*.json"), ("/", "*.json"));
         assert_eq!(split("ü/ß?"), ("ü", "ß?"));
+    }
+
+    proptest::proptest! {
+        /// The oracle: the whole name, or a folder on the way to it, meets the whole pattern.
+        #[test]
+        fn whole_names_are_met_as_the_glob_crate_meets_them(
+            parts in proptest::collection::vec(proptest::sample::select(vec!["a", "b", "*", "?", "a*", "*b", "**", "[ab]"]), 1..5),
+            names in proptest::collection::vec("[ab]{1,3}", 1..5),
+        ) {
+            let options = MatchOptions { require_literal_separator: true, ..MatchOptions::new() };
+            let oracle = Glob::new(&parts.join("/")).unwrap();
+            let pattern = Pattern::parse(&parts.join("/")).unwrap();
+            let met = (1..=names.len()).any(|n| oracle.matches_with(&names[..n].join("/"), options));
+            proptest::prop_assert_eq!(pattern.agrees(&names.join("/")) == Full, met);
+            for n in 1..names.len() {
+                // Nothing that is met lies in a folder that is passed over.
+                proptest::prop_assert!(!met || pattern.agrees(&names[..n].join("/")) != None);
+            }
+        }
     }
 
     #[test]

@@ -59,9 +59,11 @@ mod tests {
 
     #[test]
     fn one_can_wait_from_any_thread() {
-        let wait = || {
-            start(async { Ok(tokio::time::sleep(std::time::Duration::from_millis(1)).await) }).unwrap().wait()
-        };
+        async fn nap() -> Result<()> {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            Ok(())
+        }
+        let wait = || start(nap()).unwrap().wait();
         wait().unwrap();
         let single = Builder::new_current_thread().enable_all().build().unwrap();
         single.block_on(async { wait() }).unwrap();

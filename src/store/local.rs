@@ -169,13 +169,11 @@ impl Local {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(false),
             Err(error) if no_links(&error) => {
-                let reason = "this file system has no hard links, without which a name cannot be taken atomically; \
-                              keep the table on another disk or in a bucket";
-                return Err(self.failed(
-                    "write",
-                    name,
-                    io::Error::new(error.kind(), format!("{error}: {reason}")),
-                ));
+                return Err(Error::Refused(format!(
+                    "{}: this file system has no hard links ({error}), and without them two writers could overwrite \
+                     each other's commits; keep the table on another disk or in a bucket",
+                    path.display()
+                )));
             }
             Err(error) => return Err(self.failed("write", name, error)),
         }

@@ -39,7 +39,6 @@ struct State {
     objects: Mutex<BTreeMap<String, (Vec<u8>, u64)>>,
     parts: Mutex<BTreeMap<(String, u32), Vec<u8>>>,
     mood: Mutex<Mood>,
-    puts: AtomicU64,
     requests: AtomicU64,
     writes: AtomicU64,
 }
@@ -72,7 +71,6 @@ impl Loopback {
             objects: Mutex::default(),
             parts: Mutex::default(),
             mood: Mutex::new(Mood::Honest),
-            puts: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             writes: AtomicU64::new(0),
         });
@@ -90,11 +88,7 @@ impl Loopback {
         *self.state.mood.lock().unwrap() = mood;
     }
 
-    /// How many plain PUTs of objects came.
-    pub(crate) fn puts(&self) -> u64 {
-        self.state.puts.load(Ordering::SeqCst)
-    }
-
+    /// How many requests came, of any kind.
     pub(crate) fn requests(&self) -> u64 {
         self.state.requests.load(Ordering::SeqCst)
     }
@@ -109,18 +103,23 @@ impl Loopback {
         store(&self.state, key, bytes.to_vec());
     }
 
+    /// What an S3 client needs to come here.
     pub(crate) fn options(&self) -> Vec<(String, String)> {
-        let endpoint = format!("http://127.0.0.1:{}", self.port);
-        [
-            ("endpoint", endpoint.as_str()),
+        self.options_of(&[
+            ("endpoint", ""),
             ("region", "us-east-1"),
             ("access_key_id", ACCESS_KEY),
             ("secret_access_key", SECRET),
-            ("timeout", "2s"),
-            ("retry_timeout", "3s"),
-        ]
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .to_vec()
+        ])
+    }
+
+    /// `settings` with our address in place of empty values, and short time-outs.
+    pub(crate) fn options_of(&self, settings: &[(&str, &str)]) -> Vec<(String, String)> {
+        let address = format!("http://127.0.0.1:{}", self.port);
+        let settings = settings.iter().chain(&[("timeout", "1s"), ("retry_timeout", "3s")]);
+        let filled =
+            settings.map(|(name, value)| (*name, if value.is_empty() { address.as_str() } else { *value }));
+        filled.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
     }
 }
 
@@ -211,10 +210,7 @@ fn answer(state: &State, request: &Request) -> Option<Answer> {
             state.parts.lock().unwrap().insert(part, request.body.clone());
             Some((200, vec![("etag", "\"part\"".into())], Vec::new()))
         }
-        "PUT" => {
-            state.puts.fetch_add(1, Ordering::SeqCst);
-            put(state, request, mood)
-        }
+        "PUT" => put(state, request, mood),
         "GET" | "HEAD" if query("list-type").is_some() => {
             plain(200, &list(state, key, query("prefix").unwrap_or(""), query("start-after").unwrap_or("")))
         }
@@ -252,7 +248,9 @@ fn answer(state: &State, request: &Request) -> Option<Answer> {
 }
 
 fn put(state: &State, request: &Request, mood: Mood) -> Option<Answer> {
-    let conditional = request.headers.contains_key("if-none-match");
+    // S3 and Azure, and Google.
+    let conditions = ["if-none-match", "x-goog-if-generation-match"];
+    let conditional = conditions.iter().any(|name| request.headers.contains_key(*name));
     let exists = state.objects.lock().unwrap().contains_key(&request.key);
     if conditional && mood == Mood::Conflict {
         return Some((409, Vec::new(), b"<Error><Code>ConditionalRequestConflict</Code></Error>".to_vec()));
@@ -269,7 +267,12 @@ fn put(state: &State, request: &Request, mood: Mood) -> Option<Answer> {
             std::thread::park_timeout(std::time::Duration::from_secs(20));
             None
         }
-        _ => Some((200, vec![("etag", "\"new\"".into())], Vec::new())),
+        _ => {
+            let time = "Wed, 21 Oct 2015 07:28:00 GMT".to_owned();
+            let headers =
+                vec![("etag", "\"new\"".into()), ("last-modified", time), ("x-goog-generation", "1".into())];
+            Some((200, headers, Vec::new()))
+        }
     }
 }
 
@@ -281,7 +284,8 @@ fn get(state: &State, request: &Request) -> Option<Answer> {
     if request.headers.get("if-match").is_some_and(|wanted| *wanted != etag) {
         return Some((412, Vec::new(), Vec::new()));
     }
-    let mut headers = vec![("etag", etag), ("last-modified", "Wed, 21 Oct 2015 07:28:00 GMT".to_owned())];
+    let time = "Wed, 21 Oct 2015 07:28:00 GMT".to_owned();
+    let mut headers = vec![("etag", etag), ("last-modified", time), ("x-goog-generation", "1".into())];
     let range = request.headers.get("range").and_then(|range| range.strip_prefix("bytes="));
     let Some((first, last)) = range.and_then(|range| range.split_once('-')) else {
         return Some((200, headers, bytes));

@@ -81,10 +81,13 @@ impl fmt::Debug for Store {
 }
 
 impl Store {
-    /// Opens the folder at `location`: a plain path, `file://`, `s3://`, `gs://`, `az://`, `abfss://` or `memory:`.
+    /// Opens the folder at `location`: a plain path, `file://`, `s3://`, `gs://`, `az://`, `abfss://` or `memory:`
+    /// (`memory://name` is one store for the whole process). Nothing is read or written yet.
     ///
-    /// Nothing is read or written yet. Credentials and endpoints come from each cloud's usual environment variables;
-    /// `options` (names as in `docs/`, see [`crate::store`]) go before them. See `connect` for time-outs.
+    /// Credentials and endpoints come from each cloud's usual environment variables. `options` go before them; their
+    /// names are the client library's (`region`, `endpoint`, `access_key_id`, `account_name`, `allow_http`, …), and
+    /// `timeout` (of one request, 30 s), `connect_timeout` (5 s), `retry_timeout` (how long a failing request is
+    /// repeated, 10 s) and `max_retries` (5): a dead or silent endpoint is an error after about 30 s.
     pub fn open(location: &str, options: &[(String, String)]) -> Result<Self> {
         Place::parse(location)?.open(options)
     }

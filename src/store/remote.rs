@@ -11,11 +11,16 @@ use super::{
 };
 use crate::error::{Error, Result};
 use bytes::Bytes;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use object_store::{
     Error as StoreError, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, path::Path,
 };
 use std::{ops::Range, sync::Arc};
+
+/// What one request fetches at most, so that it ends within its time-out on a slow line too.
+const PIECE: u64 = 16 << 20;
+/// How many pieces of one object are fetched at a time.
+const PIECES_IN_FLIGHT: usize = 4;
 
 /// A folder in a bucket.
 #[derive(Debug)]
@@ -58,7 +63,8 @@ impl Remote {
         };
         match self.once.put_opts(&path, bytes.into(), PutMode::Create.into()).await {
             Ok(_) => Put::Landed,
-            Err(StoreError::AlreadyExists { .. }) => Put::Taken,
+            // Azure's client passes a 412 on as it is.
+            Err(StoreError::AlreadyExists { .. } | StoreError::Precondition { .. }) => Put::Taken,
             Err(error) => Put::Unknown(self.failed("write", name, error)),
         }
     }
@@ -72,6 +78,11 @@ impl Remote {
             return Err(too_large(name, result.meta.size, max));
         }
         let size = result.meta.size;
+        if size > PIECE {
+            let etag = result.meta.e_tag.clone();
+            drop(result);
+            return self.get_range(name, 0..size, etag.as_deref()).await.map(Some);
+        }
         let bytes = result.bytes().await.map_err(|e| self.failed("read", name, e))?;
         // A connection cut at the right moment can look like a short object.
         if bytes.len() as u64 != size {
@@ -80,8 +91,25 @@ impl Remote {
         Ok(Some(bytes))
     }
 
+    /// `etag`: the content that is meant; another one is an error.
     pub(super) async fn get_range(&self, name: &str, range: Range<u64>, etag: Option<&str>) -> Result<Bytes> {
-        if range_length(name, &range, u64::MAX)? == 0 {
+        let length = range_length(name, &range, u64::MAX)?;
+        if length as u64 <= PIECE {
+            return self.get_piece(name, range, etag).await;
+        }
+        let pieces = (range.start..range.end).step_by(PIECE as usize);
+        let pieces = pieces.map(|start| self.get_piece(name, start..range.end.min(start + PIECE), etag));
+        let mut pieces = futures::stream::iter(pieces).buffered(PIECES_IN_FLIGHT);
+        // Grown as pieces arrive: the range may be a damaged file's idea of its own length.
+        let mut whole = Vec::new();
+        while let Some(piece) = pieces.try_next().await? {
+            whole.extend_from_slice(&piece);
+        }
+        Ok(whole.into())
+    }
+
+    async fn get_piece(&self, name: &str, range: Range<u64>, etag: Option<&str>) -> Result<Bytes> {
+        if range.is_empty() {
             return Ok(Bytes::new());
         }
         let options = GetOptions { range: Some(GetRange::Bounded(range.clone())), ..GetOptions::default() };

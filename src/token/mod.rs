@@ -1,4 +1,29 @@
 //! Identity: the key columns of a row become one 128-bit token.
+//!
+//! A [`TokenSpec`] (pinned in `table.json`) says which columns make up the key, of what kind each is, and which keyed
+//! hash is used. It is bound to the schema of each input once ([`TokenSpec::bind`]); the [`BoundKey`] then turns record
+//! batches into tokens. Promises: the same value gives the same token from every Arrow type that can carry it;
+//! different keys have different canonical bytes ([`encode`]); no input can make it panic, and there is no I/O here.
+
+mod bound;
+mod column;
+pub mod encode;
+#[cfg(test)]
+mod golden;
+mod hash;
+mod json;
+mod key;
+mod kind;
+mod layout;
+#[cfg(test)]
+mod properties;
+mod sip;
+mod text;
+
+pub use bound::{BoundKey, Tokens};
+pub use hash::{TokenHash, TokenKey};
+pub use key::{KeyColumn, TokenSpec};
+pub use kind::KeyKind;
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -48,11 +73,11 @@ impl TokenSum {
 pub(crate) mod hex128 {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    pub fn serialize<S: Serializer>(value: &u128, s: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(value: &u128, s: S) -> Result<S::Ok, S::Error> {
         s.serialize_str(&format!("{value:032x}"))
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<u128, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<u128, D::Error> {
         let text = String::deserialize(d)?;
         if text.len() != 32 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(D::Error::custom("expected 32 hexadecimal digits"));

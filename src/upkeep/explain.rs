@@ -204,6 +204,7 @@ mod tests {
             name: "data/f".into(),
             rows: 0,
             bytes: 0,
+            check: String::new(),
             keyless: 0,
             tokens: TokenSum::default(),
             origin: origin.to_vec(),

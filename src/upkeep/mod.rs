@@ -6,3 +6,4 @@ pub mod compact;
 pub mod explain;
 pub mod export;
 pub mod history;
+pub mod verify;

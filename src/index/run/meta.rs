@@ -6,7 +6,7 @@
 use super::layout::{BLOOM_CHUNK, FOOTER_BYTES, HEADER_BYTES, Layout, TOKEN_BYTES};
 use super::{MAGIC, RUN_VERSION, RunSummary};
 use crate::error::{Error, Result};
-use crate::index::bloom::{Bloom, Shape};
+use crate::index::bloom::{Bloom, LINE_BYTES, Shape};
 use crate::index::{gallop, top};
 use crate::token::{Token, TokenSum};
 use std::ops::Range;
@@ -41,7 +41,8 @@ impl RunMeta {
         size.saturating_sub(64 << 10)..size
     }
 
-    /// Reads the tail of `object`, which has `size` bytes and ends with `end`.
+    /// Reads the tail of `object`, which has `size` bytes and ends with `end`. Whoever then fetches the bytes it asks
+    /// for, all of them, is asked at most twice.
     pub fn parse(object: &str, size: u64, end: &[u8]) -> Result<Tail> {
         let corrupt = |reason: &str| Error::corrupt(object, reason);
         if size < HEADER_BYTES + FOOTER_BYTES {
@@ -229,6 +230,39 @@ impl RunMeta {
             .transpose()
     }
 
+    /// Begins to probe the filter where it lies, piece by piece, for a filter that memory has no room for; `None` if
+    /// the run has none.
+    pub fn scan_bloom(&self) -> Option<BloomScan<'_>> {
+        self.shape.map(|shape| BloomScan { meta: self, shape, chunks: 0 })
+    }
+
+    /// The bytes of the filter to fetch next after `chunks` chunks: at most `request`, but never less than one chunk.
+    fn bloom_piece(&self, chunks: u64, request: u64) -> Option<Range<u64>> {
+        let whole = self.layout.bloom_range();
+        let start = whole.start + chunks * BLOOM_CHUNK;
+        let most = (request / BLOOM_CHUNK).max(1).saturating_mul(BLOOM_CHUNK);
+        (start < whole.end).then(|| start..start.saturating_add(most).min(whole.end))
+    }
+
+    /// Adds the checked lines of `bytes`, which begin with chunk `chunk`, to `bloom`; gives how many chunks they were.
+    fn push_chunks(&self, chunk: u64, bytes: &[u8], bloom: &mut Bloom) -> Result<u64> {
+        let mut next = chunk;
+        for bytes in bytes.chunks(BLOOM_CHUNK as usize) {
+            let range = self.bloom_piece(next, BLOOM_CHUNK).unwrap_or(0..0);
+            self.check(
+                bytes,
+                &range,
+                self.bloom_sums.get(next as usize),
+                format_args!("MiB {next} of the filter"),
+            )?;
+            if !bloom.push_bytes(bytes) {
+                return Err(self.corrupt("its filter is not made of whole lines"));
+            }
+            next += 1;
+        }
+        Ok(next - chunk)
+    }
+
     fn check(
         &self,
         bytes: &[u8],
@@ -261,23 +295,12 @@ pub struct BloomLoad<'a> {
 impl BloomLoad<'_> {
     /// The next bytes to fetch, at most `request` (but never less than a MiB); `None` when all are there.
     pub fn wants(&self, request: u64) -> Option<Range<u64>> {
-        let whole = self.meta.layout.bloom_range();
-        let start = whole.start + self.chunks * BLOOM_CHUNK;
-        let most = (request / BLOOM_CHUNK).max(1) * BLOOM_CHUNK;
-        (start < whole.end).then(|| start..start.saturating_add(most).min(whole.end))
+        self.meta.bloom_piece(self.chunks, request)
     }
 
     /// Adds the bytes that [`Self::wants`] asked for.
     pub fn push(&mut self, bytes: &[u8]) -> Result<()> {
-        for chunk in bytes.chunks(BLOOM_CHUNK as usize) {
-            let expected = self.wants(BLOOM_CHUNK).unwrap_or(0..0);
-            let sum = self.meta.bloom_sums.get(self.chunks as usize);
-            self.meta.check(chunk, &expected, sum, format_args!("MiB {} of the filter", self.chunks))?;
-            if !self.bloom.push_bytes(chunk) {
-                return Err(self.meta.corrupt("its filter is not made of whole lines"));
-            }
-            self.chunks += 1;
-        }
+        self.chunks += self.meta.push_chunks(self.chunks, bytes, &mut self.bloom)?;
         Ok(())
     }
 
@@ -287,6 +310,31 @@ impl BloomLoad<'_> {
             return Err(self.meta.corrupt("its filter is incomplete"));
         }
         Ok(self.bloom)
+    }
+}
+
+/// A filter that is probed while it passes by.
+#[derive(Debug)]
+pub struct BloomScan<'a> {
+    meta: &'a RunMeta,
+    shape: Shape,
+    chunks: u64,
+}
+
+impl BloomScan<'_> {
+    /// The next bytes to fetch, at most `request` (but never less than a MiB); `None` when all have passed by.
+    pub fn wants(&self, request: u64) -> Option<Range<u64>> {
+        self.meta.bloom_piece(self.chunks, request)
+    }
+
+    /// Takes the bytes that [`Self::wants`] asked for and appends to `survivors` the positions of those of the
+    /// ascending `tokens` that may be in the run, as far as these bytes decide. `tokens` are the same at each call.
+    pub fn probe(&mut self, bytes: &[u8], tokens: &[Token], survivors: &mut Vec<u32>) -> Result<()> {
+        let mut piece = Bloom::piece(self.shape);
+        let from = self.chunks * (BLOOM_CHUNK / LINE_BYTES);
+        self.chunks += self.meta.push_chunks(self.chunks, bytes, &mut piece)?;
+        piece.probe_piece(from, tokens, survivors);
+        Ok(())
     }
 }
 

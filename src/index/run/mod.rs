@@ -39,7 +39,7 @@ mod meta;
 mod writer;
 
 pub use layout::{BLOCK_BYTES, BLOCK_TOKENS, BLOOM_CHUNK, FOOTER_BYTES, HEADER_BYTES, Layout};
-pub use meta::{BloomLoad, RunMeta, Tail};
+pub use meta::{BloomLoad, BloomScan, RunMeta, Tail};
 pub use writer::{RunSpec, RunWriter};
 
 use crate::token::{Token, TokenSum, hex128};

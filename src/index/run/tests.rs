@@ -126,7 +126,7 @@ proptest! {
 fn a_run_of_many_groups_is_read_back_with_its_commits() {
     let n = 2 * 64 * BLOCK_TOKENS + 5 * BLOCK_TOKENS + 17;
     let run: Vec<(Token, u64)> = ascending(0, n).into_iter().zip((0..1000).cycle()).collect();
-    let spec = RunSpec { highest_commit: Some(999), ..RunSpec::of(&ascending(0, n)) };
+    let spec = RunSpec { highest_commit: Some(999), bits_per_token: 40, ..RunSpec::of(&ascending(0, n)) };
     let (object, summary) = write(&run, &spec);
     assert_eq!((summary.tokens.count, summary.min, summary.max), (n, run[0].0, run[n as usize - 1].0));
     assert_eq!(read(&object, 100).unwrap(), run);
@@ -139,6 +139,18 @@ fn a_run_of_many_groups_is_read_back_with_its_commits() {
         load.push(part(&object, range)).unwrap();
     }
     assert_eq!(load.finish().unwrap(), whole);
+
+    let mut asked = ascending(n - 1000, 50_000);
+    asked.splice(0..0, [Token(0)]);
+    asked.push(Token(u128::MAX));
+    let (mut at_once, mut in_passing) = (Vec::new(), Vec::new());
+    whole.probe_batch(&asked, &mut at_once);
+    let mut scan = meta.scan_bloom().unwrap();
+    while let Some(range) = scan.wants(1) {
+        scan.probe(part(&object, range), &asked, &mut in_passing).unwrap();
+    }
+    assert_eq!(in_passing, at_once);
+    assert!(meta.scan_bloom().unwrap().probe(&[0; 32], &asked, &mut in_passing).is_err());
     assert!(matches!(meta.load_bloom().unwrap().unwrap().finish(), Err(Error::Corrupt { .. })));
     assert!(matches!(meta.decode_bloom(&[0; 32]), Err(Error::Corrupt { .. })));
 }

@@ -98,6 +98,7 @@ pub(super) fn file(stage: u64, number: u64, tokens: TokenSum, keyless: u64) -> D
         name: staged("data", stage, number, "parquet"),
         rows: tokens.count.wrapping_add(keyless),
         bytes: 1,
+        check: "0".into(),
         keyless,
         tokens,
         origin: vec![(0, tokens.count)],

@@ -327,3 +327,99 @@ impl Walk {
         Ok(self.pages)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn number(field: u8, value: u64, into: &mut Vec<u8>) {
+        into.push(field << 4 | 5);
+        let mut zigzag = value << 1;
+        while zigzag >= 0x80 {
+            into.push(zigzag as u8 | 0x80);
+            zigzag >>= 7;
+        }
+        into.push(zigzag as u8);
+    }
+
+    /// A version 1 data page of `values` values, with its checksum.
+    fn page(values: u64, body: &[u8], into: &mut Vec<u8>) {
+        let mut crc = Crc::new();
+        crc.update(body);
+        number(1, 0, into);
+        number(1, body.len() as u64, into);
+        number(1, body.len() as u64, into);
+        // A checksum is a signed number.
+        into.push(1 << 4 | 5);
+        let signed = crc.sum() as i32;
+        let mut zigzag = ((signed << 1) ^ (signed >> 31)) as u32;
+        while zigzag >= 0x80 {
+            into.push(zigzag as u8 | 0x80);
+            zigzag >>= 7;
+        }
+        into.push(zigzag as u8);
+        into.push(1 << 4 | 12);
+        number(1, values, into);
+        into.extend([0, 0]);
+        into.extend_from_slice(body);
+    }
+
+    fn walk(chunk: &[u8], piece: usize) -> Result<Vec<Page>, String> {
+        let mut walk = Walk {
+            at: 0,
+            end: chunk.len() as u64,
+            header: Vec::new(),
+            left: 0,
+            crc: None,
+            pages: Vec::new(),
+            dictionary: false,
+        };
+        chunk.chunks(piece).try_for_each(|bytes| walk.push(bytes))?;
+        if walk.left > 0 || !walk.header.is_empty() {
+            return Err("cut".to_owned());
+        }
+        assert_eq!(walk.at, chunk.len() as u64);
+        Ok(walk.pages)
+    }
+
+    #[test]
+    fn a_changed_byte_under_a_checksum_is_found() {
+        let mut chunk = Vec::new();
+        page(3, b"some bytes", &mut chunk);
+        assert_eq!(walk(&chunk, 100).unwrap().len(), 1);
+        *chunk.last_mut().unwrap() ^= 1;
+        assert!(walk(&chunk, 100).unwrap_err().contains("checksum"));
+    }
+
+    #[test]
+    fn a_page_that_reaches_beyond_its_chunk_is_found() {
+        let mut chunk = Vec::new();
+        page(3, b"some bytes", &mut chunk);
+        chunk.pop();
+        assert!(walk(&chunk, 100).unwrap_err().contains("beyond"));
+    }
+
+    proptest! {
+        #[test]
+        fn pages_are_the_same_in_whatever_pieces_they_come(
+            bodies in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..60), 0..6),
+            piece in 1usize..100,
+        ) {
+            let mut chunk = Vec::new();
+            let mut expected = Vec::new();
+            for (values, body) in bodies.iter().enumerate() {
+                let offset = chunk.len();
+                page(values as u64, body, &mut chunk);
+                let length = (chunk.len() - offset) as i32;
+                expected.push(Page { offset: offset as i64, length, values: values as i64, rows: None });
+            }
+            prop_assert_eq!(walk(&chunk, piece).unwrap(), expected);
+        }
+
+        #[test]
+        fn no_bytes_make_the_walk_panic(chunk in prop::collection::vec(any::<u8>(), 0..200), piece in 1usize..50) {
+            let _ = walk(&chunk, piece);
+        }
+    }
+}

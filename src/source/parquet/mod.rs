@@ -258,3 +258,6 @@ fn collect_leaf(data_type: &DataType, leaves: &mut Vec<DataType>) {
         flat => leaves.push(flat.clone()),
     }
 }
+
+#[cfg(test)]
+mod tests;
