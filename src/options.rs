@@ -76,7 +76,7 @@ pub enum OnBadFile {
 pub const MIB: u64 = 1 << 20;
 
 /// The least memory a run can be given: below it nothing useful fits.
-pub const MIN_MEMORY: u64 = 16 * MIB;
+pub const MIN_MEMORY: u64 = 4 * MIB;
 
 impl Default for IngestOptions {
     fn default() -> Self {

@@ -1,7 +1,8 @@
 //! Columns that grow value by value and can be cut back to any row: what makes a row all or nothing.
 //!
-//! A column that a row does not mention is not touched; it catches up with nulls when it is next used. So a row costs
-//! what it holds, not what the schema holds, and "already as long as this row" means "member seen twice".
+//! A column that a row does not mention is not touched; it catches up with nulls when it is next used. So a
+//! row costs what it holds, not what the schema holds, and "already as long as this row" means "member seen
+//! twice".
 
 use super::plan::{Kind, Level, Plan, Width};
 use arrow::array::NullBufferBuilder;

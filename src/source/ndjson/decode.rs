@@ -302,7 +302,11 @@ mod tests {
         let schema = schema_of_file(
             r#"{"fields": [{"name": "l", "type": {"list": {"list": "int64"}}}, {"name": "m", "type": {"map": "text"}}]}"#,
         );
-        let text = b"{\"m\":{\"a\":\"1\"},\"l\":[[1],[2,3]]}\n{\"m\":{\"b\":\"2\",\"c\":3}}\n{\"l\":[[4],[5,\"\"]]}\n{\"m\":{\"d\":\"4\",\"d\":\"\"}}\n{\"m\":{\"e\":\"5\"},\"l\":[[],null]}";
+        let text = br#"{"m":{"a":"1"},"l":[[1],[2,3]]}
+            {"m":{"b":"2","c":3}}
+            {"l":[[4],[5,""]]}
+            {"m":{"d":"4","d":""}}
+            {"m":{"e":"5"},"l":[[],null]}"#;
         let decoded = decode(&schema.unwrap(), &block(text));
         assert_eq!(decoded.lines, [1, 5]);
         let lists: &ListArray = decoded.batch.column(0).as_list();

@@ -60,7 +60,8 @@ pub(super) fn fill(
     Ok(())
 }
 
-/// The column of a member, if there is a next one: `Some(None)` for a name that the schema lacks, which is noted.
+/// The column of a member, if there is a next one: `Some(None)` for a name that the schema lacks, which is
+/// noted.
 fn known(
     level: &Level,
     expected: &mut usize,

@@ -210,13 +210,13 @@ fn every_file_of_the_hostile_suite_has_a_clean_outcome() {
         let decoded = decode(&schema, &block);
         let bad: HashSet<u64> = decoded.bad.iter().map(|bad| bad.line).collect();
         for line in block.lines() {
-            // Numbers that no float holds are JSON all the same; serde_json refuses them.
-            let huge = decoded.bad.iter().all(|bad| bad.line != line.number) && line.bytes.contains(&b'e');
-            assert!(
-                bad.contains(&line.number) != is_row(line.bytes) || huge,
-                "{file:?} line {}",
-                line.number
-            );
+            match serde_json::from_slice::<Strict>(line.bytes) {
+                // Numbers that no float holds are JSON all the same; serde_json refuses them.
+                Err(e) if e.to_string().contains("out of range") => {}
+                _ => {
+                    assert!(bad.contains(&line.number) != is_row(line.bytes), "{file:?} line {}", line.number)
+                }
+            }
         }
         rows += decoded.batch.num_rows();
     }

@@ -6,7 +6,7 @@
 use super::decode::{Decoded, not_a_row};
 use super::lines::Block;
 use super::shape::{BOOL, Facts, Members, Shape, TEXT, number_facts};
-use super::walk::{Names, Piece, Walked, walk};
+use super::walk::{Name, Names, Piece, Walked, walk};
 use super::{Error, is_json};
 use crate::error::Result;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema};
@@ -55,8 +55,9 @@ impl Inference {
         self.checked(Schema::new(self.members.fields(false)))
     }
 
-    /// `contract` together with the members that it lacks, after its own; what it has stays as it is. Members that
-    /// were only null are not added. To be used on rows that a decoder for `contract` accepted, which then all fit.
+    /// `contract` together with the members that it lacks, after its own; what it has stays as it is. Members
+    /// that were only null are not added. To be used on rows that a decoder for `contract` accepted, which
+    /// then all fit.
     pub fn widen(&self, contract: &Schema) -> Result<Schema> {
         let fields = widened(contract.fields(), &self.members, "")?;
         self.checked(Schema::new_with_metadata(fields, contract.metadata().clone()))
@@ -72,7 +73,7 @@ impl Inference {
                 let mut steps = row.steps.iter();
                 // The first step opens the row.
                 if steps.next().is_some() {
-                    object(&mut self.members, &mut steps, &row.text);
+                    object(&mut self.members, &mut steps, &row.names);
                 }
                 self.overflow |= self.members.names.len() > MAX_COLUMNS;
             }
@@ -100,8 +101,6 @@ impl Inference {
 #[derive(Default)]
 struct Row {
     steps: Vec<Step>,
-    /// The member names, one after the other.
-    text: Vec<u8>,
     names: Names,
     tape: Vec<u8>,
 }
@@ -112,14 +111,12 @@ enum Step {
     Object,
     List,
     Close,
-    /// Where the name stands in the row's text.
-    Name(usize, usize),
+    Name(Name),
 }
 
 impl Row {
     fn read(&mut self, line: &[u8]) -> Walked<()> {
         self.steps.clear();
-        self.text.clear();
         self.names.clear();
         let mut json = Jiter::with_tape(line, std::mem::take(&mut self.tape));
         let outcome = self.walk(&mut json);
@@ -132,7 +129,7 @@ impl Row {
         if peek != Peek::Object {
             return Err(not_a_row(json, &mut self.names, peek)?);
         }
-        let (steps, text) = (&mut self.steps, &mut self.text);
+        let steps = &mut self.steps;
         walk(json, &mut self.names, peek, 1, &mut |piece| {
             steps.push(match piece {
                 Piece::Null => Step::Null,
@@ -142,11 +139,7 @@ impl Row {
                 Piece::OpenObject => Step::Object,
                 Piece::OpenList => Step::List,
                 Piece::CloseObject | Piece::CloseList => Step::Close,
-                Piece::Name(_, name) => {
-                    let start = text.len();
-                    text.extend_from_slice(name.as_bytes());
-                    Step::Name(start, text.len())
-                }
+                Piece::Name(_, name) => Step::Name(name),
                 Piece::Comma => return,
             });
         })?;
@@ -157,25 +150,24 @@ impl Row {
 type Steps<'a> = std::slice::Iter<'a, Step>;
 
 /// Takes in the members of an object up to its end.
-fn object(members: &mut Members, steps: &mut Steps<'_>, text: &[u8]) {
+fn object(members: &mut Members, steps: &mut Steps<'_>, names: &Names) {
     let mut expected = 0;
-    while let Some(Step::Name(start, end)) = steps.next() {
-        let name = text.get(*start..*end).and_then(|name| std::str::from_utf8(name).ok()).unwrap_or_default();
-        let (place, shape) = members.slot(name, expected);
+    while let Some(Step::Name(name)) = steps.next() {
+        let (place, shape) = members.slot(names.get(*name), expected);
         expected = place + 1;
         if let (Some(shape), Some(step)) = (shape, steps.next()) {
-            value(shape, step, steps, text);
+            value(shape, step, steps, names);
         }
     }
 }
 
 /// Takes in one value, whose first step is given.
-fn value(shape: &mut Shape, first: &Step, steps: &mut Steps<'_>, text: &[u8]) {
+fn value(shape: &mut Shape, first: &Step, steps: &mut Steps<'_>, names: &Names) {
     match first {
         Step::Scalar(facts) => shape.note(*facts),
         Step::Object => match shape.object() {
             Some(members) => {
-                object(members, steps, text);
+                object(members, steps, names);
                 shape.limit();
             }
             None => skip(steps),
@@ -185,7 +177,7 @@ fn value(shape: &mut Shape, first: &Step, steps: &mut Steps<'_>, text: &[u8]) {
                 while let Some(step) = steps.next() {
                     match step {
                         Step::Close => break,
-                        step => value(items, step, steps, text),
+                        step => value(items, step, steps, names),
                     }
                 }
             }

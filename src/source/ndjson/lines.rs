@@ -1,7 +1,7 @@
 //! Cuts a byte stream into blocks of whole lines.
 //!
-//! A block holds about as many bytes as asked for, more only if one line needs it; a line over the limit is never
-//! held but skipped to its end and reported. How the stream is cut never changes what the lines are.
+//! A block holds about as many bytes as asked for, more only if one line needs it; a line over the limit is
+//! never held but skipped to its end and reported. How the stream is cut never changes what the lines are.
 
 use super::BadLine;
 use std::io::{self, Read};

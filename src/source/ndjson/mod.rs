@@ -1,9 +1,9 @@
 //! NDJSON without traps: lines in, Arrow batches out, and nothing changed or dropped on the way.
 //!
-//! [`Lines`] cuts a stream into [`Block`]s of whole lines, [`Inference`] finds a schema for them, [`Decoder`] turns
-//! a block into a batch of exactly the rows that fit the schema, and a [`BadLine`] for every other line. A value is
-//! stored as it stands in the text or its row is refused with a reason: nothing is rounded, parsed out of
-//! quotes, truncated or overwritten. A row is all or nothing, and no line harms its neighbours.
+//! [`Lines`] cuts a stream into [`Block`]s of whole lines, [`Inference`] finds a schema for them, [`Decoder`]
+//! turns a block into a batch of exactly the rows that fit the schema, and a [`BadLine`] for every other
+//! line. A value is stored as it stands in the text or its row is refused with a reason: nothing is rounded,
+//! parsed out of quotes, truncated or overwritten. A row is all or nothing, and no line harms its neighbours.
 //!
 //! # What happens to
 //!
@@ -23,12 +23,13 @@
 //!
 //! # What fits a column
 //!
-//! Numbers fit by value: an integer column takes `7`, `7.0` and `7e0` (so written, up to 2^53), never `7.5` or `"7"`. A float column takes an
-//! integer only if it holds it exactly, and a decimal fraction only if it survives: at most 15 significant digits,
-//! or digits that come back when the float is printed. A decimal column takes what its precision and
-//! scale hold exactly. Text columns take text only. Date, time and timestamp columns take ISO 8601 text: with
-//! an offset if and only if the column has a zone, and no finer than the column's unit. Binary, duration,
-//! interval and other types that JSON has no notation for take only null.
+//! Numbers fit by value: an integer column takes `7`, `7.0` and `7e0` (so written, up to 2^53), never `7.5`
+//! or `"7"`. A float column takes an integer only if it holds it exactly, and a decimal fraction only if it
+//! survives: at most 15 significant digits, or digits that come back when the float is printed. A decimal
+//! column takes what its precision and scale hold exactly. Text columns take text only. Date, time and
+//! timestamp columns take ISO 8601 text: with an offset if and only if the column has a zone, and no finer
+//! than the column's unit. Binary, duration, interval and other types that JSON has no notation for take only
+//! null.
 //!
 //! # What is inferred
 //!
@@ -42,8 +43,8 @@
 //! | lists with at least one value that is not null | list |
 //! | anything else: two kinds, numbers that no type above holds, only nulls or empty, over [`MAX_MEMBERS`] members | JSON text |
 //!
-//! **JSON text** is a text column with the Arrow extension `arrow.json` that holds the value as written, without
-//! white space between tokens; order of members and spelling of numbers stay. It takes any value.
+//! **JSON text** is a text column with the Arrow extension `arrow.json` that holds the value as written,
+//! without white space between tokens; order of members and spelling of numbers stay. It takes any value.
 
 mod array;
 mod column;

@@ -1,6 +1,7 @@
 //! Numbers by value, from the digits as written: what a type cannot hold exactly is `None`, never rounded.
 
 use arrow::datatypes::i256;
+use std::io::Write;
 
 /// Significant digits that every normal `f64` (`f32`, `f16`) keeps.
 const DOUBLE_DIGITS: usize = 15;
@@ -11,11 +12,12 @@ const MOST_DIGITS: usize = 767;
 /// Up to here every integer is an `f64`.
 const EXACT_DOUBLE: i64 = 1 << 53;
 
-/// A number as `digits` × 10^`exponent`, without zeros at either end of `digits` (zero has none).
-#[derive(Debug, PartialEq, Eq)]
-struct Parts {
+/// A number as its digits × 10^`exponent`, without zeros at either end of the digits (zero has none).
+#[derive(Debug, Clone, Copy)]
+struct Parts<'a> {
     negative: bool,
-    digits: String,
+    /// The digits, in two pieces as the point parts them.
+    digits: [&'a [u8]; 2],
     exponent: i64,
 }
 
@@ -44,21 +46,22 @@ pub(super) fn plain_i64(lexeme: &[u8]) -> Option<i64> {
     Some(if negative { -value } else { value })
 }
 
-/// The number if it is an integer of at most 38 digits. With point or exponent only up to 2^53 (`7.0`, `7e0`), where
-/// digits and floating point mean the same, and not `-0.0`, whose sign would be lost.
+/// The number if it is an integer of at most 38 digits. With point or exponent only up to 2^53 (`7.0`,
+/// `7e0`), where digits and floating point mean the same, and not `-0.0`, whose sign would be lost.
 pub(super) fn integer(lexeme: &[u8]) -> Option<i128> {
     if let Some(value) = plain_i64(lexeme) {
         return Some(i128::from(value));
     }
     let parts = parts(lexeme)?;
-    if parts.digits.is_empty() {
+    if parts.is_zero() {
         return (!parts.negative || is_plain(lexeme)).then_some(0);
     }
     let value: i128 = scaled(&parts, 38, 0)?.parse().ok()?;
     (is_plain(lexeme) || value.unsigned_abs() <= u128::from(EXACT_DOUBLE.unsigned_abs())).then_some(value)
 }
 
-/// The number as an `f64` that gives it back: plainly written integers exactly, fractions to the digits written.
+/// The number as an `f64` that gives it back: plainly written integers exactly, fractions to the digits
+/// written.
 pub(super) fn double(lexeme: &[u8]) -> Option<f64> {
     if let Some(small) = plain_i64(lexeme).filter(|v| v.unsigned_abs() <= EXACT_DOUBLE.unsigned_abs()) {
         return Some(if lexeme == b"-0" { -0.0 } else { small as f64 });
@@ -73,11 +76,10 @@ pub(super) fn double(lexeme: &[u8]) -> Option<f64> {
     }
     let parts = parts(lexeme)?;
     let survives = value.is_finite()
-        && (parts.digits.is_empty()
-            || value.is_normal() && parts.digits.len() <= DOUBLE_DIGITS
-            || parts.digits.len() <= MOST_DIGITS
-                && (parts.is(&format!("{value:.*e}", parts.digits.len() - 1))
-                    || parts.is(&format!("{value:e}"))));
+        && (parts.is_zero()
+            || value.is_normal() && parts.len() <= DOUBLE_DIGITS
+            || parts.is_shortest(format_args!("{value:e}"))
+            || parts.len() <= MOST_DIGITS && parts.is(format!("{value:.*e}", parts.len() - 1).as_bytes()));
     survives.then_some(value)
 }
 
@@ -91,11 +93,10 @@ pub(super) fn single(lexeme: &[u8]) -> Option<f64> {
     let parts = parts(lexeme)?;
     let survives = value.is_finite()
         && !is_plain(lexeme)
-        && (value.is_normal() && parts.digits.len() <= SINGLE_DIGITS
-            || !parts.digits.is_empty()
-                && parts.digits.len() <= MOST_DIGITS
-                && (parts.is(&format!("{value:.*e}", parts.digits.len() - 1))
-                    || parts.is(&format!("{value:e}"))));
+        && !parts.is_zero()
+        && (value.is_normal() && parts.len() <= SINGLE_DIGITS
+            || parts.is_shortest(format_args!("{value:e}"))
+            || parts.len() <= MOST_DIGITS && parts.is(format!("{value:.*e}", parts.len() - 1).as_bytes()));
     survives.then_some(wide)
 }
 
@@ -107,7 +108,7 @@ pub(super) fn half(lexeme: &[u8]) -> Option<f64> {
     if wide == exact {
         return Some(wide);
     }
-    let survives = value.is_normal() && !is_plain(lexeme) && parts(lexeme)?.digits.len() <= HALF_DIGITS;
+    let survives = value.is_normal() && !is_plain(lexeme) && parts(lexeme)?.len() <= HALF_DIGITS;
     survives.then_some(wide)
 }
 
@@ -122,40 +123,93 @@ pub(super) fn decimal256(lexeme: &[u8], precision: u8, scale: i8) -> Option<i256
 }
 
 /// The digits of the number × 10^`scale`, if it is an integer of at most `precision` digits.
-fn scaled(parts: &Parts, precision: u8, scale: i8) -> Option<String> {
-    if parts.digits.is_empty() {
+fn scaled(parts: &Parts<'_>, precision: u8, scale: i8) -> Option<String> {
+    if parts.is_zero() {
         return Some("0".to_owned());
     }
     let zeros = usize::try_from(parts.exponent.checked_add(i64::from(scale))?).ok()?;
-    if parts.digits.len().checked_add(zeros)? > usize::from(precision) {
+    if parts.len().checked_add(zeros)? > usize::from(precision) {
         return None;
     }
     let sign = if parts.negative { "-" } else { "" };
-    Some(format!("{sign}{}{}", parts.digits, "0".repeat(zeros)))
+    let [whole, fraction] = parts.digits.map(|digits| std::str::from_utf8(digits).unwrap_or_default());
+    Some(format!("{sign}{whole}{fraction}{}", "0".repeat(zeros)))
 }
 
 /// Takes a number (JSON's notation) apart.
-fn parts(lexeme: &[u8]) -> Option<Parts> {
-    let text = std::str::from_utf8(lexeme).ok()?;
-    let (negative, text) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
-    let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
-    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let all = format!("{whole}{fraction}");
-    let kept = all.trim_end_matches('0');
-    let digits = kept.trim_start_matches('0').to_owned();
-    let dropped = i64::try_from(all.len() - kept.len()).ok()? - i64::try_from(fraction.len()).ok()?;
-    // An exponent beyond i64 is as good as the largest: nothing holds either.
-    let huge = if exponent.starts_with('-') { i64::MIN / 2 } else { i64::MAX / 2 };
-    let exponent = exponent.parse().unwrap_or(huge).clamp(i64::MIN / 2, i64::MAX / 2);
-    let exponent = if digits.is_empty() { 0 } else { exponent + dropped };
+fn parts(lexeme: &[u8]) -> Option<Parts<'_>> {
+    let (negative, rest) = match lexeme.strip_prefix(b"-") {
+        Some(rest) => (true, rest),
+        None => (false, lexeme),
+    };
+    let (mantissa, exponent) = cut(rest, |b| matches!(b, b'e' | b'E'));
+    let (whole, fraction) = cut(mantissa, |b| *b == b'.');
+    let whole = trim_start(whole);
+    let mut digits = [whole, if whole.is_empty() { trim_start(fraction) } else { fraction }];
+    let before = digits.map(<[u8]>::len);
+    let [first, second] = &mut digits;
+    *second = trim_end(second);
+    if second.is_empty() {
+        *first = trim_end(first);
+    }
+    let dropped = before.iter().sum::<usize>() - first.len() - second.len();
+    let exponent = match std::str::from_utf8(exponent).ok()? {
+        "" => 0,
+        // An exponent beyond i64 is as good as the largest: nothing holds either.
+        text if text.starts_with('-') => text.parse().unwrap_or(i64::MIN).max(i64::MIN / 2),
+        text => text.parse().unwrap_or(i64::MAX).min(i64::MAX / 2),
+    };
+    let exponent = exponent + i64::try_from(dropped).ok()? - i64::try_from(fraction.len()).ok()?;
     Some(Parts { negative, digits, exponent })
 }
 
-impl Parts {
-    /// Whether the printed number is this one.
-    fn is(&self, printed: &str) -> bool {
-        parts(printed.as_bytes()).is_some_and(|other| *self == other)
+impl Parts<'_> {
+    fn len(&self) -> usize {
+        self.digits.iter().map(|digits| digits.len()).sum()
     }
+
+    fn is_zero(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether the printed number is this one.
+    fn is(&self, printed: &[u8]) -> bool {
+        parts(printed).is_some_and(|other| {
+            self.negative == other.negative
+                && self.exponent == other.exponent
+                && self.len() == other.len()
+                && self.digits.into_iter().flatten().eq(other.digits.into_iter().flatten())
+        })
+    }
+
+    /// The same for a float printed with as many digits as it needs: at most 24 bytes.
+    fn is_shortest(&self, printed: std::fmt::Arguments<'_>) -> bool {
+        let mut buffer = [0; 32];
+        let mut rest = buffer.as_mut_slice();
+        if self.len() > 17 || rest.write_fmt(printed).is_err() {
+            return false;
+        }
+        let left = rest.len();
+        self.is(buffer.get(..buffer.len() - left).unwrap_or_default())
+    }
+}
+
+/// What stands before and after the first byte that is `at`.
+fn cut(text: &[u8], at: impl Fn(&u8) -> bool) -> (&[u8], &[u8]) {
+    match text.iter().position(at).and_then(|at| text.split_at_checked(at)) {
+        Some((before, after)) => (before, after.get(1..).unwrap_or_default()),
+        None => (text, &[]),
+    }
+}
+
+fn trim_start(digits: &[u8]) -> &[u8] {
+    let zeros = digits.iter().take_while(|b| **b == b'0').count();
+    digits.get(zeros..).unwrap_or_default()
+}
+
+fn trim_end(digits: &[u8]) -> &[u8] {
+    let zeros = digits.iter().rev().take_while(|b| **b == b'0').count();
+    digits.get(..digits.len() - zeros).unwrap_or_default()
 }
 
 /// Whether at most `limit` significant digits are written, zeros at the end included.

@@ -63,7 +63,8 @@ fn value(field: &Field, array: &dyn Array, row: usize) -> Value {
     }
 }
 
-/// What a column must give back for a JSON value: null members of structs are gone, numbers are of the column's type.
+/// What a column must give back for a JSON value: null members of structs are gone, numbers are of the
+/// column's type.
 fn expected(field: &Field, given: &Value) -> Value {
     match (field.data_type(), given) {
         (DataType::Struct(fields), Value::Object(given)) => expected_members(fields, given),

@@ -10,12 +10,12 @@
 //! ]}
 //! ```
 //!
-//! Types: `bool`, `int8` … `int64`, `uint8` … `uint64`, `float16`, `float32`, `float64`, `decimal(precision,scale)` with
-//! up to 76 digits, `text`, `binary`, `date`, `time` or `time(unit)`, `timestamp(unit)` (wall clock) or
-//! `timestamp(unit,zone)` (instant), `json` (any value, kept as text), `{"list": type}`, `{"struct": [field, …]}`,
-//! `{"map": type}` (text to type). Units are `s`, `ms`, `us`, `ns`; plain `time` is `time(us)`. `nullable` is true
-//! where it is not given; a list's elements or map's values get it as `{"list": {"type": type, "nullable": false}}`.
-//! Unknown words are refused, never ignored.
+//! Types: `bool`, `int8` … `int64`, `uint8` … `uint64`, `float16`, `float32`, `float64`,
+//! `decimal(precision,scale)` with up to 76 digits, `text`, `binary`, `date`, `time` or `time(unit)`,
+//! `timestamp(unit)` (wall clock) or `timestamp(unit,zone)` (instant), `json` (any value, kept as text),
+//! `{"list": type}`, `{"struct": [field, …]}`, `{"map": type}` (text to type). Units are `s`, `ms`, `us`,
+//! `ns`; plain `time` is `time(us)`. `nullable` is true where it is not given; a list's elements or map's
+//! values get it as `{"list": {"type": type, "nullable": false}}`. Unknown words are refused, never ignored.
 
 use super::{Error, is_json, json_field};
 use crate::error::Result;

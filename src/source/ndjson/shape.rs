@@ -1,5 +1,5 @@
-//! What is known about the values of one member: a lattice that only grows, so that the order and grouping in which
-//! rows are seen do not matter (but for the order of members, which is that of their appearance).
+//! What is known about the values of one member: a lattice that only grows, so that the order and grouping in
+//! which rows are seen do not matter (but for the order of members, which is that of their appearance).
 
 use super::{MAX_MEMBERS, json_field, number};
 use arrow::datatypes::{DataType, Field, FieldRef};
@@ -140,7 +140,8 @@ impl Shape {
         }
     }
 
-    /// The column that holds all that was seen. With `skip_unknown`, members that were only null are left out.
+    /// The column that holds all that was seen. With `skip_unknown`, members that were only null are left
+    /// out.
     pub(super) fn field(&self, name: &str, skip_unknown: bool) -> Field {
         let plain = |kind| Field::new(name, kind, true);
         let has = |facts: Facts| self.facts & facts != 0;

@@ -1,7 +1,7 @@
 //! Dates and times from ISO 8601 text, strictly: a text that a column could not give back is refused.
 //!
-//! `2024-02-29`, `23:59:59.123`, `2024-02-29T23:59:59.123Z` (a space or `t` for `T`; offsets as `Z`, `+01:00`,
-//! `+0100`, `+01`; seconds may be missing). No week dates, no leap seconds, no `24:00`.
+//! `2024-02-29`, `23:59:59.123`, `2024-02-29T23:59:59.123Z` (a space or `t` for `T`; offsets as `Z`,
+//! `+01:00`, `+0100`, `+01`; seconds may be missing). No week dates, no leap seconds, no `24:00`.
 
 use arrow::datatypes::TimeUnit;
 
@@ -24,8 +24,8 @@ pub(super) fn time(text: &str, unit: TimeUnit) -> Option<i64> {
     in_unit(nanos, unit)
 }
 
-/// Time since 1970-01-01T00:00 in `unit`: of the instant if `zoned` (the text must have an offset), else of the
-/// wall clock (it must have none).
+/// Time since 1970-01-01T00:00 in `unit`: of the instant if `zoned` (the text must have an offset), else of
+/// the wall clock (it must have none).
 pub(super) fn timestamp(text: &str, unit: TimeUnit, zoned: bool) -> Option<i64> {
     let mut scan = Scan(text.as_bytes());
     let days = scan.date()?;
@@ -127,7 +127,8 @@ impl Scan<'_> {
     }
 }
 
-/// Days since 1970-01-01 in the Gregorian calendar, counting years from March so that the leap day is their last.
+/// Days since 1970-01-01 in the Gregorian calendar, counting years from March so that the leap day is their
+/// last.
 fn days_of(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;

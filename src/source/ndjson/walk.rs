@@ -1,7 +1,7 @@
 //! One pass over one JSON value: checks everything that makes a line bad and hands out its pieces.
 //!
-//! Every part of a line is read by this walk or by `fit`, and both hold the same rules: strict grammar, valid UTF-8,
-//! no lone surrogates, at most [`MAX_DEPTH`] levels, no member name twice in one object.
+//! Every part of a line is read by this walk or by `fit`, and both hold the same rules: strict grammar, valid
+//! UTF-8, no lone surrogates, at most [`MAX_DEPTH`] levels, no member name twice in one object.
 
 use super::MAX_DEPTH;
 use jiter::{Jiter, JiterError, JiterErrorType, Peek};
@@ -78,52 +78,79 @@ pub(super) fn clip(text: &str) -> String {
 /// The member names of the objects that are open, to find the same one twice.
 #[derive(Debug, Default)]
 pub(super) struct Names {
+    /// All names of the line, one after the other.
     text: Vec<u8>,
-    spans: Vec<(usize, usize)>,
+    /// Those of open objects.
+    open: Vec<Name>,
+}
+
+/// Where a name stands in the text, and a mix of its bytes to tell most names apart fast.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Name {
+    start: usize,
+    end: usize,
+    mix: u64,
 }
 
 impl Names {
     /// Where the names of the object that opens now will begin.
     pub(super) fn open(&self) -> usize {
-        self.spans.len()
+        self.open.len()
     }
 
     /// Notes a name of the object opened last.
-    pub(super) fn push(&mut self, name: &str) {
+    pub(super) fn push(&mut self, name: &str) -> Name {
         let start = self.text.len();
         self.text.extend_from_slice(name.as_bytes());
-        self.spans.push((start, self.text.len()));
+        let name = Name { start, end: self.text.len(), mix: mix(name.as_bytes()) };
+        self.open.push(name);
+        name
     }
 
     /// Forgets the names since `mark`; an error if one was there twice.
     pub(super) fn close(&mut self, mark: usize) -> Walked<()> {
-        let Some((own, text)) = self.spans.get_mut(mark..).map(|own| (own, &self.text)) else {
-            return Ok(());
-        };
-        let Some(&(start, _)) = own.first() else { return Ok(()) };
-        let name = |span: &(usize, usize)| text.get(span.0..span.1).unwrap_or_default();
-        let twice = if own.len() <= 8 {
+        let Self { text, open } = self;
+        let text = |name: &Name| text.get(name.start..name.end).unwrap_or_default();
+        let same = |a: &Name, b: &Name| a.mix == b.mix && text(a) == text(b);
+        let own = open.get_mut(mark..).unwrap_or_default();
+        let twice = if own.len() <= 32 {
             let mut later = own.iter();
-            std::iter::from_fn(|| later.next().map(|span| (span, later.as_slice())))
-                .find(|(span, rest)| rest.iter().any(|other| name(other) == name(span)))
-                .map(|(span, _)| name(span))
+            std::iter::from_fn(|| later.next().map(|name| (name, later.as_slice())))
+                .find(|(name, rest)| rest.iter().any(|other| same(name, other)))
+                .map(|(name, _)| name)
         } else {
-            own.sort_unstable_by(|a, b| name(a).cmp(name(b)));
-            own.iter().zip(own.iter().skip(1)).find(|(a, b)| name(a) == name(b)).map(|(a, _)| name(a))
+            own.sort_unstable_by(|a, b| a.mix.cmp(&b.mix).then_with(|| text(a).cmp(text(b))));
+            own.iter().zip(own.iter().skip(1)).find(|(a, b)| same(a, b)).map(|(a, _)| a)
         };
         if let Some(twice) = twice {
-            return Err(Box::new(Flaw::Duplicate(String::from_utf8_lossy(twice).into_owned())));
+            return Err(Box::new(Flaw::Duplicate(String::from_utf8_lossy(text(twice)).into_owned())));
         }
-        self.spans.truncate(mark);
-        self.text.truncate(start);
+        open.truncate(mark);
         Ok(())
+    }
+
+    /// A name noted since the last [`clear`](Self::clear).
+    pub(super) fn get(&self, name: Name) -> &str {
+        let bytes = self.text.get(name.start..name.end).unwrap_or_default();
+        std::str::from_utf8(bytes).unwrap_or_default()
     }
 
     /// Forgets everything, for the next line.
     pub(super) fn clear(&mut self) {
         self.text.clear();
-        self.spans.clear();
+        self.open.clear();
     }
+}
+
+/// The length, the first and the last eight bytes, mixed. Names made to collide cost comparisons, no more.
+fn mix(name: &[u8]) -> u64 {
+    let word = |bytes: Option<&[u8]>| bytes.and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes);
+    let len = name.len();
+    if len >= 8 {
+        let (first, last) = (word(name.get(..8)), word(name.get(len - 8..)));
+        return first ^ last.rotate_left(23) ^ ((len as u64) << 56);
+    }
+    name.iter().fold(len as u64, |sum, b| sum << 8 | u64::from(*b))
 }
 
 /// A piece of a value, in the order of the text. Raw bytes are as written, quotes and escapes included.
@@ -137,8 +164,8 @@ pub(super) enum Piece<'a> {
     CloseList,
     OpenObject,
     CloseObject,
-    /// A member's name as written and as meant.
-    Name(&'a [u8], &'a str),
+    /// A member's name as written, and where its meaning is noted.
+    Name(&'a [u8], Name),
     /// Before every element and member but the first.
     Comma,
 }
@@ -164,7 +191,8 @@ impl Piece<'_> {
     }
 }
 
-/// Reads the value that begins with `peek` as level `depth` (the row is level 1) and hands its pieces to `visit`.
+/// Reads the value that begins with `peek` as level `depth` (the row is level 1) and hands its pieces to
+/// `visit`.
 pub(super) fn walk<V: FnMut(Piece<'_>)>(
     json: &mut Jiter<'_>,
     names: &mut Names,
@@ -201,16 +229,14 @@ pub(super) fn walk<V: FnMut(Piece<'_>)>(
             visit(Piece::OpenObject);
             let mark = names.open();
             let mut start = json.current_index();
-            let mut named = note(names, json.known_object()?);
-            while named {
-                let raw = name_in(json.slice_to_current(start));
-                // The name as meant is the one noted last.
-                visit(Piece::Name(raw, names.last()));
+            let mut named = json.known_object()?.map(|name| names.push(name));
+            while let Some(name) = named {
+                visit(Piece::Name(name_in(json.slice_to_current(start)), name));
                 let peek = json.peek()?;
                 walk(json, names, peek, depth + 1, visit)?;
                 start = json.current_index();
-                named = note(names, json.next_key()?);
-                if named {
+                named = json.next_key()?.map(|name| names.push(name));
+                if named.is_some() {
                     visit(Piece::Comma);
                 }
             }
@@ -234,17 +260,6 @@ pub(super) fn no_value(json: &Jiter<'_>) -> Box<Flaw> {
     Box::new(Flaw::Syntax(what, json.current_index()))
 }
 
-impl Names {
-    fn last(&self) -> &str {
-        let name = self.spans.last().and_then(|&(start, end)| self.text.get(start..end));
-        name.and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default()
-    }
-}
-
-fn note(names: &mut Names, name: Option<&str>) -> bool {
-    name.inspect(|name| names.push(name)).is_some()
-}
-
 /// The quoted name in the text between two values: around it stand only white space and punctuation.
 fn name_in(between: &[u8]) -> &[u8] {
     let start = memchr::memchr(b'"', between).unwrap_or(0);
@@ -264,7 +279,7 @@ mod tests {
             Ok(json.finish()?)
         };
         run(&mut json, &mut names, &mut out).map_err(|flaw| flaw.reason(line.as_bytes()))?;
-        assert!(names.spans.is_empty() && names.text.is_empty());
+        assert!(names.open.is_empty());
         Ok(String::from_utf8(out).unwrap())
     }
 
