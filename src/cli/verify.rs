@@ -100,11 +100,20 @@ mod tests {
         let mut report = VerifyReport::default();
         report.problems = vec!["a row is missing".into(), "so is\nanother".into()];
         let table = "/t".to_owned();
-        let mut reply =
-            Reply { table, version: Some(1), ok: false, report, versions: 2, files: 1, runs: 1, seconds: 0.5 };
+        let mut reply = Reply {
+            table,
+            version: Some(1),
+            ok: false,
+            report,
+            versions: 2,
+            files: 1,
+            runs: 1,
+            seconds: 0.5,
+        };
         assert_eq!(text(&reply), "2 problems\n- a row is missing\n- so is\\nanother\n");
         (reply.ok, reply.report.rows, reply.report.tokens) = (true, 2000, 1999);
-        let expected = "everything holds: 2 versions, 2,000 rows in 1 data file, 1,999 tokens in 1 run, 0.50 s\n";
+        let expected =
+            "everything holds: 2 versions, 2,000 rows in 1 data file, 1,999 tokens in 1 run, 0.50 s\n";
         assert_eq!(text(&reply), expected);
     }
 }

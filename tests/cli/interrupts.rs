@@ -10,7 +10,8 @@ use crate::scene::{Scene, lines};
 /// An ingest whose standard input stays open, so that it cannot end by itself.
 fn waiting(scene: &Scene) -> (Child, std::process::ChildStdin) {
     let mut command = scene.command(&["ingest", "-", "--into", "t"]);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     stdin.write_all(lines(["x", "y"]).as_bytes()).unwrap();
     stdin.flush().unwrap();
