@@ -16,8 +16,8 @@ Examples:
   dedupe verify /lake/events
   dedupe verify /lake/events --output json | jq -r '.problems[]'
 
-Checks the row accounting of every commit, the checksums of every run, and that the keys of all rows in the live data
-files are exactly the accepted ones: no duplicate, none missing. Reads the whole index and the key columns of all data.
+Checks the row accounting of every commit, the checksums of every run, and that the keys of all rows in the live data \
+files are exactly the accepted ones: no duplicate, none missing. Reads the whole index and the key columns of all data. \
 Ends with 0 if everything holds, with 1 and a list of problems if not.";
 
 /// Checks a table against its own record.
@@ -100,11 +100,20 @@ mod tests {
         let mut report = VerifyReport::default();
         report.problems = vec!["a row is missing".into(), "so is\nanother".into()];
         let table = "/t".to_owned();
-        let mut reply =
-            Reply { table, version: Some(1), ok: false, report, versions: 2, files: 1, runs: 1, seconds: 0.5 };
+        let mut reply = Reply {
+            table,
+            version: Some(1),
+            ok: false,
+            report,
+            versions: 2,
+            files: 1,
+            runs: 1,
+            seconds: 0.5,
+        };
         assert_eq!(text(&reply), "2 problems\n- a row is missing\n- so is\\nanother\n");
         (reply.ok, reply.report.rows, reply.report.tokens) = (true, 2000, 1999);
-        let expected = "everything holds: 2 versions, 2,000 rows in 1 data file, 1,999 tokens in 1 run, 0.50 s\n";
+        let expected =
+            "everything holds: 2 versions, 2,000 rows in 1 data file, 1,999 tokens in 1 run, 0.50 s\n";
         assert_eq!(text(&reply), expected);
     }
 }

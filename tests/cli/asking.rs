@@ -9,7 +9,9 @@ use crate::scene::{Scene, fields, lines};
 fn status_tells_what_the_table_holds() {
     let scene = Scene::with_table();
     let status = scene.answer(&["status", "t"]);
-    for (name, value) in [("version", 1), ("versions", 2), ("rows", 4), ("files", 1), ("tokens", 4), ("batches", 1)] {
+    for (name, value) in
+        [("version", 1), ("versions", 2), ("rows", 4), ("files", 1), ("tokens", 4), ("batches", 1)]
+    {
         assert_eq!(status[name], value, "{name}: {status}");
     }
     assert_eq!(status["duplicate_rate"], 0.2);
@@ -39,7 +41,8 @@ fn the_tokens_random_key_is_shown_by_no_command() {
 fn log_has_a_line_a_version_newest_first() {
     let scene = Scene::with_table();
     let log = scene.answer(&["log", "t"]);
-    let versions: Vec<_> = log["versions"].as_array().unwrap().iter().map(|line| line["version"].clone()).collect();
+    let versions: Vec<_> =
+        log["versions"].as_array().unwrap().iter().map(|line| line["version"].clone()).collect();
     assert_eq!(versions, [1, 0]);
     assert_eq!(log["versions"][0]["batch"], "one");
     assert_eq!(log["versions"][0]["accepted"], 4);
@@ -71,7 +74,10 @@ fn files_are_absolute_paths_that_exist() {
     let ended = scene.run(&["files", "t"]);
     let paths: Vec<&str> = ended.out.lines().collect();
     assert_eq!(paths.len(), 1);
-    assert!(std::path::Path::new(paths[0]).is_absolute() && std::path::Path::new(paths[0]).is_file(), "{paths:?}");
+    assert!(
+        std::path::Path::new(paths[0]).is_absolute() && std::path::Path::new(paths[0]).is_file(),
+        "{paths:?}"
+    );
     let files = scene.answer(&["files", "t"]);
     assert_eq!((&files["files"][0]["path"], &files["files"][0]["rows"]), (&paths[0].into(), &4.into()));
     assert_eq!(scene.run(&["files", "t", "--version", "0"]).out, "");
@@ -94,12 +100,19 @@ fn explain_follows_a_key_to_its_source_its_file_and_its_row() {
     scene.write("second.ndjson", &lines(["a", "e", "f"]));
     scene.write("third.ndjson", &lines(["g"]));
     scene.answer(&["ingest", "second.ndjson", "third.ndjson", "--into", "t"]);
-    for (id, version, source, row) in
-        [("c", 1, "first.ndjson", 2), ("a", 1, "first.ndjson", 0), ("f", 2, "second.ndjson", 1), ("g", 2, "third.ndjson", 2)]
-    {
+    for (id, version, source, row) in [
+        ("c", 1, "first.ndjson", 2),
+        ("a", 1, "first.ndjson", 0),
+        ("f", 2, "second.ndjson", 1),
+        ("g", 2, "third.ndjson", 2),
+    ] {
         let key = format!("id={id}");
         let explained = scene.answer(&["explain", "t", "--key", &key]);
-        assert_eq!((&explained["known"], &explained["version"]), (&true.into(), &version.into()), "{explained}");
+        assert_eq!(
+            (&explained["known"], &explained["version"]),
+            (&true.into(), &version.into()),
+            "{explained}"
+        );
         assert!(explained["source"].as_str().unwrap().ends_with(source), "{explained}");
         assert_eq!(explained["row"], row, "{explained}");
         assert!(std::path::Path::new(explained["path"].as_str().unwrap()).is_file(), "{explained}");
@@ -131,7 +144,10 @@ fn explain_finds_the_version_after_the_index_was_compacted() {
 fn verify_passes_on_a_sound_table_and_lists_what_is_wrong_with_another() {
     let scene = Scene::with_table();
     let sound = scene.answer(&["verify", "t"]);
-    assert_eq!((&sound["ok"], &sound["problems"], &sound["rows"]), (&true.into(), &serde_json::json!([]), &4.into()));
+    assert_eq!(
+        (&sound["ok"], &sound["problems"], &sound["rows"]),
+        (&true.into(), &serde_json::json!([]), &4.into())
+    );
     let file = scene.answer(&["files", "t"])["files"][0]["path"].as_str().unwrap().to_owned();
     std::fs::remove_file(file).unwrap();
     let (code, damaged) = scene.json(&["verify", "t"]);
@@ -145,8 +161,12 @@ fn tokens_are_exported_as_parquet() {
     let exported = scene.answer(&["tokens", "t", "-o", "tokens.parquet"]);
     assert_eq!((&exported["tokens"], &exported["runs"]), (&4.into(), &1.into()), "{exported}");
     let file = std::fs::File::open(scene.path("tokens.parquet")).unwrap();
-    let batches: Vec<_> =
-        ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap().map(Result::unwrap).collect();
+    let batches: Vec<_> = ParquetRecordBatchReaderBuilder::try_new(file)
+        .unwrap()
+        .build()
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
     let tokens: &FixedSizeBinaryArray = batches[0].column(0).as_fixed_size_binary();
     assert_eq!((tokens.len(), tokens.value_length()), (4, 16));
     assert!(!scene.path("tokens.parquet.partial").exists());
@@ -166,7 +186,9 @@ fn rows_that_were_kept_out_are_listed_and_printed() {
     assert_eq!((&listed["rows"], &listed["files"][0]["version"]), (&2.into(), &2.into()), "{listed}");
     let printed = scene.answer(&["quarantine", "t", "--print"]);
     assert_eq!(printed["records"].as_array().unwrap().len(), 2, "{printed}");
-    assert!(printed["records"].as_array().unwrap().iter().any(|row| row["raw"] == "{broken" && row["line"] == 2));
+    assert!(
+        printed["records"].as_array().unwrap().iter().any(|row| row["raw"] == "{broken" && row["line"] == 2)
+    );
     let text = scene.run(&["quarantine", "t", "--print", "--version", "2"]).out;
     assert_eq!(text.lines().count(), 2, "{text}");
     assert!(text.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()), "{text}");

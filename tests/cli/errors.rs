@@ -9,7 +9,8 @@ fn a_missing_table_is_told_with_what_to_do() {
         let ended = scene.run(&[command, "nowhere"]);
         assert_eq!(ended.code, 2, "{command}");
         assert_eq!(ended.out, "");
-        let told = ended.err.starts_with("error: there is no table at ") && ended.err.contains("--key COLUMN");
+        let told =
+            ended.err.starts_with("error: there is no table at ") && ended.err.contains("--key COLUMN");
         assert!(told, "{command}: {}", ended.err);
         assert!(!scene.path("nowhere").exists(), "{command} made something");
     }
@@ -93,7 +94,8 @@ fn secrets_among_the_store_options_are_never_printed() {
         &["status", "gopher://x"],
     ] {
         let mut command = scene.command(&[args, &secret[..]].concat());
-        let output = command.env("AWS_ACCESS_KEY_ID", "me").env("AWS_REGION", "eu-central-1").output().unwrap();
+        let output =
+            command.env("AWS_ACCESS_KEY_ID", "me").env("AWS_REGION", "eu-central-1").output().unwrap();
         let all = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
         assert!(!all.contains("hunter2"), "{args:?}: {all}");
     }

@@ -3,8 +3,19 @@
 use crate::scene::Scene;
 
 const COMMANDS: [&str; 13] = [
-    "ingest", "status", "log", "show", "files", "outcome", "explain", "verify", "tokens", "quarantine", "compact",
-    "completions", "man",
+    "ingest",
+    "status",
+    "log",
+    "show",
+    "files",
+    "outcome",
+    "explain",
+    "verify",
+    "tokens",
+    "quarantine",
+    "compact",
+    "completions",
+    "man",
 ];
 
 #[test]

@@ -3,7 +3,17 @@
 use crate::scene::{Scene, fields, lines};
 
 const SUMMARY: [&str; 12] = [
-    "table", "version", "batch", "read", "accepted", "duplicate", "replayed", "conflict", "late", "rejected", "files",
+    "table",
+    "version",
+    "batch",
+    "read",
+    "accepted",
+    "duplicate",
+    "replayed",
+    "conflict",
+    "late",
+    "rejected",
+    "files",
     "seconds",
 ];
 
@@ -89,6 +99,7 @@ fn the_schema_that_status_prints_can_be_given_to_a_new_table() {
     scene.write("later.ndjson", "{\"id\":\"q\"}\n");
     scene.answer(&["ingest", "later.ndjson", "--into", "u", "--key", "id", "--schema", "schema.json"]);
     assert_eq!(scene.answer(&["status", "u"])["schema"], scene.answer(&["status", "t"])["schema"]);
-    let (code, wrong) = scene.json(&["ingest", "later.ndjson", "--into", "v", "--key", "id", "--schema", "later.ndjson"]);
+    let (code, wrong) =
+        scene.json(&["ingest", "later.ndjson", "--into", "v", "--key", "id", "--schema", "later.ndjson"]);
     assert_eq!((code, &wrong["error"]["kind"]), (2, &"usage".into()), "{wrong}");
 }

@@ -8,7 +8,9 @@ use crate::scene::Scene;
 #[test]
 fn a_reader_that_has_seen_enough_is_a_normal_end() {
     let scene = Scene::with_table();
-    for args in [&["completions", "bash"][..], &["log", "t"], &["man", "ingest"], &["show", "t", "--output", "json"]] {
+    for args in
+        [&["completions", "bash"][..], &["log", "t"], &["man", "ingest"], &["show", "t", "--output", "json"]]
+    {
         let mut child = scene.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         // Closed before or while the command writes.
         drop(child.stdout.take());
@@ -27,6 +29,9 @@ fn a_report_that_cannot_be_written_is_told_apart_from_a_failed_run() {
     let mut command = scene.command(&["ingest", "more.ndjson", "--into", "t"]);
     let output = command.stdout(full).output().unwrap();
     assert_eq!(output.status.code(), Some(74));
-    assert!(String::from_utf8_lossy(&output.stderr).starts_with("error: done, but standard output cannot be written"));
+    assert!(
+        String::from_utf8_lossy(&output.stderr)
+            .starts_with("error: done, but standard output cannot be written")
+    );
     assert_eq!(scene.answer(&["status", "t"])["rows"], 5);
 }
