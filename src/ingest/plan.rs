@@ -133,8 +133,8 @@ fn from_text(parquet: Option<&Schema>, path: &[String]) -> bool {
     path.first().is_some_and(|root| parquet.is_none_or(|schema| schema.column_with_name(root).is_none()))
 }
 
-/// An object or list that is a key is kept as JSON text: as a struct, a member that is null and one that is absent
-/// would be the same, and two different objects one key.
+/// A key that is an object, or has objects in it, is kept as JSON text: as a struct, a member that is null and one
+/// that is absent would be the same, and two different objects one key.
 fn whole_as_json(fields: &Fields, path: &[String]) -> Fields {
     let Some((name, rest)) = path.split_first() else { return fields.clone() };
     let replace = |field: &FieldRef| match field.data_type() {
@@ -143,7 +143,7 @@ fn whole_as_json(fields: &Fields, path: &[String]) -> Fields {
             let members = whole_as_json(members, rest);
             Arc::new(field.as_ref().clone().with_data_type(DataType::Struct(members)))
         }
-        kind if kind.is_nested() => Arc::new(json_field(name)),
+        kind if holds_objects(kind) => Arc::new(json_field(name)),
         _ => Arc::clone(field),
     };
     fields.iter().map(replace).collect()
@@ -209,6 +209,14 @@ pub(super) async fn keep_heads(planned: &mut [Planned]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn holds_objects(kind: &DataType) -> bool {
+    match kind {
+        DataType::Struct(_) => true,
+        DataType::List(item) => holds_objects(item.data_type()),
+        _ => false,
+    }
 }
 
 fn to_read(planned: &[Planned]) -> impl Iterator<Item = &SourceFile> {
