@@ -51,7 +51,8 @@
 //!
 //! # The rooms
 //!
-//! Data flows down the page. Code uses only what stands below it, and rooms of one floor do not need each other.
+//! Data flows down the page, and code uses what stands below it. (One exception: `sink` copies row groups that
+//! `source::parquet` has opened.)
 //!
 //! ```text
 //!  5 door       cli                                              the command
