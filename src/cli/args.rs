@@ -22,7 +22,6 @@ Examples:
 /// happened. Everything is kept in the table's own folder or bucket; there is no database and no lock service.
 #[derive(Debug, Parser)]
 #[command(name = "dedupe", version, max_term_width = 100, arg_required_else_help = true)]
-#[command(subcommand_required = true, infer_long_args = false, disable_help_subcommand = false)]
 pub(super) struct Cli {
     #[command(subcommand)]
     pub(super) command: Command,

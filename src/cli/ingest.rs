@@ -17,6 +17,7 @@ use crate::ingest::ingest;
 use crate::options::{IngestOptions, OnBadFile, OnBadRow};
 use crate::policy::NullKey;
 use crate::report::IngestReport;
+use crate::sink::CompressionChoice;
 use crate::source::discover::Format;
 use crate::source::ndjson::schema_of_file;
 use crate::token::TokenHash;
@@ -102,8 +103,9 @@ pub(super) struct Args {
     /// Rows in a row group, where row groups are not copied as they are.
     #[arg(long, value_name = "N", default_value = "1048576", help_heading = "Data files")]
     row_group_rows: NonZeroUsize,
-    /// Codec of data that is encoded anew: zstd(3), snappy, lz4, gzip(6), uncompressed [default: the source's, zstd for NDJSON]
-    #[arg(long, value_name = "CODEC", help_heading = "Data files")]
+    /// Codec of data that is encoded anew: zstd, zstd(1..22), snappy, gzip(0..9), lz4, brotli(0..11), none [default: the
+    /// source's, zstd for NDJSON]
+    #[arg(long, value_name = "CODEC", value_parser = compression, help_heading = "Data files")]
     compression: Option<String>,
 }
 
@@ -141,6 +143,11 @@ fn options(args: Args, store_options: Vec<(String, String)>) -> Result<IngestOpt
         store_options,
         max_line: args.max_line,
     })
+}
+
+/// Refuses an unknown codec before anything is read.
+fn compression(text: &str) -> Result<String> {
+    text.parse::<CompressionChoice>().map(|_| text.to_owned())
 }
 
 fn read_schema(path: &Path) -> Result<Schema> {

@@ -1,13 +1,15 @@
 //! `dedupe verify TABLE`: the table against its own record.
 
-use serde_json::json;
+use std::num::NonZeroUsize;
+
+use serde::Serialize;
 
 use super::args::TableArg;
 use super::exit::Exit;
 use super::out::{Out, Stop};
-use super::{Context, open, render, table_url};
+use super::{Context, open, render, table_url, values};
 use crate::clock::Stopwatch;
-use crate::upkeep::verify::{VerifyOptions, verify};
+use crate::upkeep::verify::{VerifyOptions, VerifyReport, verify};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -27,37 +29,91 @@ pub(super) struct Args {
     /// As it was at this version [default: the newest]
     #[arg(long, value_name = "N")]
     version: Option<u64>,
+    /// Memory it may take [default: a quarter of the machine's, at most 1GiB]
+    #[arg(long, value_name = "SIZE", value_parser = values::memory)]
+    memory: Option<u64>,
+    /// Threads that read and tokenise [default: one a processor]
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZeroUsize>,
+}
+
+/// What `--output json` prints.
+#[derive(Debug, Serialize)]
+struct Reply {
+    table: String,
+    version: Option<u64>,
+    /// Whether everything holds, that is, whether there are no problems.
+    ok: bool,
+    #[serde(flatten)]
+    report: VerifyReport,
+    versions: u64,
+    files: usize,
+    runs: usize,
+    seconds: f64,
 }
 
 pub(super) async fn run(args: Args, context: &Context, out: &mut Out) -> Result<Exit, Stop> {
     let stopwatch = Stopwatch::start();
     let ledger = open(&args.table.table, args.version, context).await?;
-    let problems = verify(&ledger, &VerifyOptions::default()).await?.problems;
+    let mut options = VerifyOptions::default();
+    options.memory = args.memory.unwrap_or(options.memory);
+    options.threads = args.threads.unwrap_or(options.threads);
+    let report = verify(&ledger, &options).await?;
     let state = ledger.state();
-    let (table, version) = (table_url(ledger.store()), state.version());
-    let json = json!({
-        "table": table,
-        "version": version,
-        "ok": problems.is_empty(),
-        "problems": problems,
-        "versions": state.entries,
-        "files": state.files.len(),
-        "runs": state.runs.len(),
-        "tokens": state.total.count,
-        "seconds": stopwatch.seconds(),
-    });
-    out.reply(&json, || {
-        if !problems.is_empty() {
-            let list: String =
-                problems.iter().map(|problem| format!("- {}\n", render::clean(problem))).collect();
-            return format!("{}\n{list}", render::count(problems.len() as u64, "problem"));
-        }
-        format!(
-            "everything holds: {}, {}, {}\n",
-            render::count(state.entries, "version"),
-            render::count(state.files.len() as u64, "data file"),
-            render::count(state.total.count, "token"),
-        )
-    })?;
-    Ok(if problems.is_empty() { Exit::Done } else { Exit::Failed })
+    let reply = Reply {
+        table: table_url(ledger.store()),
+        version: state.version(),
+        ok: report.problems.is_empty(),
+        report,
+        versions: state.entries,
+        files: state.files.len(),
+        runs: state.runs.len(),
+        seconds: stopwatch.seconds(),
+    };
+    out.reply(&reply, || text(&reply))?;
+    Ok(if reply.ok { Exit::Done } else { Exit::Failed })
+}
+
+fn text(reply: &Reply) -> String {
+    let problems = &reply.report.problems;
+    if !reply.ok {
+        let list: String = problems.iter().map(|problem| format!("- {}\n", render::clean(problem))).collect();
+        return format!("{}\n{list}", render::count(problems.len() as u64, "problem"));
+    }
+    format!(
+        "everything holds: {}, {} in {}, {} in {}, {:.2} s\n",
+        render::count(reply.versions, "version"),
+        render::count(reply.report.rows, "row"),
+        render::count(reply.files as u64, "data file"),
+        render::count(reply.report.tokens, "token"),
+        render::count(reply.runs as u64, "run"),
+        reply.seconds,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn problems_are_listed_one_a_line() {
+        let mut report = VerifyReport::default();
+        report.problems = vec!["a row is missing".into(), "so is\nanother".into()];
+        let table = "/t".to_owned();
+        let mut reply = Reply {
+            table,
+            version: Some(1),
+            ok: false,
+            report,
+            versions: 2,
+            files: 1,
+            runs: 1,
+            seconds: 0.5,
+        };
+        assert_eq!(text(&reply), "2 problems\n- a row is missing\n- so is\\nanother\n");
+        (reply.ok, reply.report.rows, reply.report.tokens) = (true, 2000, 1999);
+        let expected =
+            "everything holds: 2 versions, 2,000 rows in 1 data file, 1,999 tokens in 1 run, 0.50 s\n";
+        assert_eq!(text(&reply), expected);
+    }
 }

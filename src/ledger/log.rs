@@ -78,7 +78,8 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Opens the ledger of the table in `store` and replays it to its tip; `None` if there is no table.
+    /// Opens the ledger of the table in `store` and replays it to its tip; `None` if there is no table, or one whose
+    /// creator died before its first entry: [`Ledger::create`] completes it.
     pub async fn open(store: Store) -> Result<Option<Self>> {
         let Some(bytes) = store.get_limited(name::TABLE, MAX_TABLE).await? else {
             return Ok(None);
@@ -87,7 +88,7 @@ impl Ledger {
         let state = newest_checkpoint(&store, &identity, u64::MAX).await?.unwrap_or_default();
         let mut ledger = Self { store, identity, state, patience: Patience::default() };
         ledger.refresh().await?;
-        Ok(Some(ledger))
+        Ok((!ledger.state.table.is_empty()).then_some(ledger))
     }
 
     /// Opens the table as it was at `version`.
@@ -102,7 +103,9 @@ impl Ledger {
             let next = ledger.state.entries;
             let Some((entry, hash)) = read_entry(&ledger.store, next).await? else {
                 let newest = next.saturating_sub(1);
-                return Err(Error::Refused(format!("version {version} does not exist: the newest is {newest}")));
+                return Err(Error::Refused(format!(
+                    "version {version} does not exist: the newest is {newest}"
+                )));
             };
             let _ = ledger.admit(&entry, hash)?;
         }
@@ -111,7 +114,12 @@ impl Ledger {
 
     /// Creates a table: writes `table.json` and version 0. If another writer creates it at the same moment, theirs
     /// stands and is opened; the caller compares what it wanted with [`Ledger::identity`].
-    pub async fn create(store: Store, identity: TableIdentity, policy: Policy, by: &Proposer) -> Result<Self> {
+    pub async fn create(
+        store: Store,
+        identity: TableIdentity,
+        policy: Policy,
+        by: &Proposer,
+    ) -> Result<Self> {
         let wanted = Bytes::from(identity.encode()?);
         // A put whose answer was lost is decided by what can be read; the name is free until then.
         let mut tries = 0;
@@ -222,7 +230,7 @@ impl Ledger {
         let bytes = Bytes::from(entry.encode()?);
         let object = name::manifest(entry.version);
         let mut pause = self.patience.first_pause;
-        let mut trouble = String::new();
+        let mut trouble = String::from("the store says that it exists, and that it does not");
         for attempt in 0..self.patience.attempts {
             if attempt > 0 {
                 tokio::time::sleep(jitter(pause)?).await;
@@ -230,9 +238,7 @@ impl Ledger {
             }
             match self.store.put_once(&object, bytes.clone()).await {
                 Put::Landed => {
-                    let _ = self.admit(entry, Entry::hash(&bytes))?;
-                    self.leave_checkpoint().await;
-                    return Ok(Proposal::Committed);
+                    return self.stands(entry, &bytes).await;
                 }
                 Put::Taken => debug!(version = entry.version, "taken: reading who it was"),
                 Put::Unknown(e) => {
@@ -242,9 +248,7 @@ impl Ledger {
             }
             match self.store.get_limited(&object, MAX_MANIFEST).await {
                 Ok(Some(found)) if found == bytes => {
-                    let _ = self.admit(entry, Entry::hash(&bytes))?;
-                    self.leave_checkpoint().await;
-                    return Ok(Proposal::Committed);
+                    return self.stands(entry, &bytes).await;
                 }
                 Ok(Some(found)) => {
                     let rival = Entry::decode(&object, &found)?;
@@ -257,6 +261,15 @@ impl Ledger {
             }
         }
         Err(Error::Unknown { version: entry.version, reason: trouble })
+    }
+
+    /// Our bytes stand in the ledger. That alone is no commit: a void entry stands there too.
+    async fn stands(&mut self, entry: &Entry, bytes: &[u8]) -> Result<Proposal> {
+        if let Applied::Void(void) = self.admit(entry, Entry::hash(bytes))? {
+            return Ok(Proposal::Void(void));
+        }
+        self.leave_checkpoint().await;
+        Ok(Proposal::Committed)
     }
 
     fn admit(&mut self, entry: &Entry, hash: u128) -> Result<Applied> {
@@ -314,7 +327,8 @@ async fn newest_checkpoint(store: &Store, identity: &TableIdentity, version: u64
             // A checkpoint of another table, or of a history that is not this one, must not be believed.
             let at = state.version().unwrap_or_default();
             let tip = store.get_limited(&name::manifest(at), MAX_MANIFEST).await?;
-            let same = state.table == identity.table && tip.is_some_and(|bytes| Entry::hash(&bytes) == state.tip);
+            let same =
+                state.table == identity.table && tip.is_some_and(|bytes| Entry::hash(&bytes) == state.tip);
             if same { Ok(state) } else { Err(Error::corrupt(&object, "it does not belong to this ledger")) }
         };
         match read.await {
