@@ -14,7 +14,7 @@ Examples:
   dedupe compact /lake/events
   dedupe compact s3://lake/events --memory 256MiB
 
-Ingest compacts by itself when runs become many; this does it now, and whole. Writers never wait for it. Killed at any
+Ingest compacts by itself when runs become many; this does it now, and whole. Writers never wait for it. Killed at any \
 instant it leaves the table as it was, or compacted.";
 
 /// Merges token runs.

@@ -16,8 +16,8 @@ Examples:
   dedupe explain /lake/events --key 'user.id=17,ts=2026-01-31T10:00:00Z'
   dedupe explain /lake/events --key 'name=Smith\\, John,city'
 
-Values are written as text: numbers, true/false, 2026-01-31, RFC 3339 instants, bytes as hexadecimal digits or a UUID.
-A column without = is null. A comma, equals sign or backslash in a value is written \\, \\= \\\\. Ends with 0 if the key
+Values are written as text: numbers, true/false, 2026-01-31, RFC 3339 instants, bytes as hexadecimal digits or a UUID. \
+A column without = is null. A comma, equals sign or backslash in a value is written \\, \\= \\\\. Ends with 0 if the key \
 is known, with 3 if it is not.";
 
 /// Tells what the table knows about one key.

@@ -13,7 +13,7 @@ Examples:
   duckdb -c \"SELECT count(*) FROM read_parquet([$(dedupe files /lake/events | sed \"s/.*/'&'/\" | paste -sd,)])\"
   dedupe files /lake/events --version 41
 
-A reader takes the list from here and not from a glob: files that are not (yet) part of the table lie beside those
+A reader takes the list from here and not from a glob: files that are not (yet) part of the table lie beside those \
 that are.";
 
 /// Lists the live data files.

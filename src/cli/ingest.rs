@@ -32,7 +32,7 @@ Examples:
   kcat -C -e -t events | dedupe ingest - --into /lake/events --key id --batch-id 2026-01-31T10
   dedupe ingest new.parquet --into /lake/events --dry-run --output json
 
-The first ingest creates the table and fixes its key; later ones read the key from the table. Rows that were kept
+The first ingest creates the table and fixes its key; later ones read the key from the table. Rows that were kept \
 out are listed by `dedupe quarantine TABLE`.";
 
 /// Adds files to a table.
@@ -113,7 +113,8 @@ pub(super) async fn run(args: Args, context: &Context, out: &mut Out) -> Result<
     let (sources, table) = (args.sources.clone(), args.into.clone());
     let options = options(args, context.store_options.clone())?;
     let bar = Bar::follow(&context.progress, &context.screen);
-    let report = ingest(&sources, &table, &options, &context.progress).await;
+    let run = ingest(&sources, &table, &options, &context.progress);
+    let report = context.interrupts.stop_before_commit(&context.progress, run).await;
     drop(bar);
     let report = report?;
     out.reply(&report, || text(&report))?;
@@ -179,25 +180,16 @@ fn text(report: &IngestReport) -> String {
 }
 
 fn headline(report: &IngestReport) -> String {
-    let stands = match report.version {
-        Some(version) => format!("the table stays at version {version}"),
-        None => "there is no table yet".into(),
-    };
-    if report.dry_run {
-        return format!("dry run: nothing was written, {stands}");
-    }
-    if report.batch_replayed {
-        return match report.version {
-            Some(version) => format!("this batch was committed before, in version {version}: nothing to do"),
-            None => "this batch was committed before: nothing to do".into(),
-        };
-    }
+    let in_version = report.version.map(|version| format!(" in version {version}")).unwrap_or_default();
     match report.version {
+        _ if report.dry_run => "dry run: nothing was written".into(),
+        _ if report.batch_replayed => format!("this batch was committed before{in_version}: nothing to do"),
         Some(version) if report.committed && report.created => {
             format!("created the table, committed version {version}")
         }
         Some(version) if report.committed => format!("committed version {version}"),
-        _ => format!("nothing to commit, {stands}"),
+        Some(version) => format!("nothing to commit, the table stays at version {version}"),
+        None => "nothing to commit".into(),
     }
 }
 
@@ -268,6 +260,6 @@ mod tests {
         report.batch_replayed = true;
         assert!(text(&report).starts_with("this batch was committed before, in version 1: nothing to do\n"));
         report.dry_run = true;
-        assert!(text(&report).starts_with("dry run: nothing was written, the table stays at version 1\n"));
+        assert!(text(&report).starts_with("dry run: nothing was written\n"));
     }
 }

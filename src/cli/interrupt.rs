@@ -1,20 +1,30 @@
 //! Ctrl-C and SIGTERM.
 //!
-//! The first one asks an ingest to stop before its commit; if the commit has begun it is finished, which takes
-//! moments. The second one ends the process at once. Other commands end at the first: they only read, or (compaction)
+//! The first one stops an ingest unless its commit has begun, which then is finished and takes moments. The second one
+//! ends the process at once. Other commands end at the first: they only read, or (compaction)
 //! can be killed at any instant without harm.
 
+use std::pin::pin;
 use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use tokio::sync::Notify;
+
 use super::exit::Exit;
 use super::screen::Screen;
+use crate::error::{Error, Result};
 use crate::report::Progress;
 
 /// What came first, if anything did. Cloning shares it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Interrupts(Arc<AtomicU8>);
+pub(super) struct Interrupts(Arc<Seen>);
+
+#[derive(Debug, Default)]
+struct Seen {
+    first: AtomicU8,
+    asked: Notify,
+}
 
 const TERMINATED: u8 = 15;
 const INTERRUPTED: u8 = 2;
@@ -29,7 +39,23 @@ impl Interrupts {
 
     /// How a run ends that was stopped.
     pub(super) fn exit(&self) -> Exit {
-        exit(self.0.load(Ordering::Relaxed))
+        exit(self.0.first.load(Ordering::Relaxed))
+    }
+
+    /// Runs `ingest` to its end, or until it is to stop and its commit has not begun. Where that is so is certain:
+    /// between two polls of a future nothing in it happens. What it has staged by then, no version names.
+    pub(super) async fn stop_before_commit<T>(
+        &self,
+        progress: &Progress,
+        ingest: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let mut ingest = pin!(ingest);
+        tokio::select! {
+            ended = &mut ingest => ended,
+            () = self.0.asked.notified() => {
+                if progress.is_committing() { ingest.await } else { Err(Error::Interrupted) }
+            }
+        }
     }
 }
 
@@ -39,13 +65,14 @@ async fn watch(seen: Interrupts, screen: Screen, ingest: Option<Progress>) {
     };
     let first = signals.next().await;
     let Some(ingest) = ingest else { leave(&screen, exit(first), "interrupted") };
-    seen.0.store(first, Ordering::Relaxed);
-    ingest.cancel();
+    seen.0.first.store(first, Ordering::Relaxed);
     screen.line(if ingest.is_committing() {
         "finishing the commit that has begun (once more to end at once)"
     } else {
         "stopping before the commit (once more to end at once)"
     });
+    ingest.cancel();
+    seen.0.asked.notify_one();
     let second = signals.next().await;
     if ingest.is_committing() {
         leave(
@@ -102,5 +129,40 @@ impl Signals {
             Ok(()) => INTERRUPTED,
             Err(_) => std::future::pending().await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::{pending, poll_fn, ready};
+    use std::task::Poll;
+
+    #[tokio::test]
+    async fn a_run_that_waits_for_ever_is_stopped_before_its_commit() {
+        let (interrupts, progress) = (Interrupts::default(), Progress::default());
+        interrupts.0.asked.notify_one();
+        let ended = interrupts.stop_before_commit(&progress, pending::<Result<()>>()).await;
+        assert!(matches!(ended, Err(Error::Interrupted)));
+    }
+
+    #[tokio::test]
+    async fn a_commit_that_has_begun_is_finished() {
+        let (interrupts, progress) = (Interrupts::default(), Progress::default());
+        let mut polls = 0;
+        let commit = poll_fn(|context| {
+            polls += 1;
+            progress.begin_commit();
+            interrupts.0.asked.notify_one();
+            context.waker().wake_by_ref();
+            if polls < 5 { Poll::Pending } else { Poll::Ready(Ok(7)) }
+        });
+        assert_eq!(interrupts.stop_before_commit(&progress, commit).await.unwrap(), 7);
+    }
+
+    #[tokio::test]
+    async fn a_run_that_ends_by_itself_is_left_alone() {
+        let ended = Interrupts::default().stop_before_commit(&Progress::default(), ready(Ok(1))).await;
+        assert_eq!(ended.unwrap(), 1);
     }
 }

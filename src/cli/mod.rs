@@ -49,6 +49,7 @@ struct Context {
     store_options: Vec<(String, String)>,
     screen: Screen,
     progress: Progress,
+    interrupts: Interrupts,
 }
 
 /// Runs the command line of this process.
@@ -87,7 +88,8 @@ async fn dispatch(cli: Cli, screen: &Screen, out: &mut Out) -> (Result<Exit, Sto
     let interrupts = Interrupts::watch(screen, gently);
     let ended = match values::store_options(&cli.common.store_options) {
         Ok(store_options) => {
-            let context = Context { store_options, screen: screen.clone(), progress };
+            let (screen, interrupts) = (screen.clone(), interrupts.clone());
+            let context = Context { store_options, screen, progress, interrupts };
             answer(cli.command, &context, out).await
         }
         Err(error) => Err(error.into()),

@@ -16,7 +16,7 @@ Examples:
   dedupe outcome /lake/events 2026-01-31T10
   dedupe outcome /lake/events 2026-01-31T10 >/dev/null && rm -r landing/2026-01-31T10
 
-Ends with 0 if the batch is committed, with 3 if the table does not know it. A batch that is unknown now can still be
+Ends with 0 if the batch is committed, with 3 if the table does not know it. A batch that is unknown now can still be \
 committed by a run that is not over; to run it (again) is always safe.";
 
 /// Tells whether a batch was committed.

@@ -15,7 +15,7 @@ Examples:
   dedupe tokens /lake/events -o tokens.parquet
   duckdb -c \"SELECT run, count(*) FROM 'tokens.parquet' GROUP BY run\"
 
-Columns: token (16 bytes), commit (the version that accepted it), run (the run or manifest that holds it). A token is
+Columns: token (16 bytes), commit (the version that accepted it), run (the run or manifest that holds it). A token is \
 the keyed digest of a row's key; the key itself cannot be recovered from it.";
 
 /// Exports the accepted tokens as Parquet.

@@ -114,8 +114,7 @@ impl Export {
     }
 
     fn finish(mut self) -> Result<Exported> {
-        let Some(mut writer) = self.writer.take() else { return Ok(self.done) };
-        writer.finish().map_err(|e| trouble(&self.to, e))?;
+        let Some(writer) = self.writer.take() else { return Ok(self.done) };
         let place = || -> io::Result<u64> {
             let file = writer.into_inner().map_err(io::Error::other)?;
             file.sync_all()?;
