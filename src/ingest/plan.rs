@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow_schema::{DataType, FieldRef, Fields, Schema, SchemaRef};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::feed::read_error;
 use crate::error::{Error, Result};
 use crate::ledger::State;
 use crate::ledger::entry::{Batch, SkippedSource, SourceUse};
@@ -36,12 +37,39 @@ pub(super) enum Planned {
         file: SourceFile,
         note: SourceUse,
         /// What was read of it already, if it cannot be read again.
-        head: Option<Arc<Vec<u8>>>,
+        head: Option<Head>,
     },
     /// An earlier version consumed it: its rows are counted, not read.
     Recognised { note: SourceUse },
     /// It could not be read and is left out.
     Skipped(SkippedSource),
+}
+
+/// The beginning of a source that can be read only once, and the reader that stands behind it.
+#[derive(Clone)]
+pub(super) struct Head {
+    bytes: Arc<Vec<u8>>,
+    rest: Arc<Mutex<Option<Box<dyn Read + Send>>>>,
+}
+
+impl std::fmt::Debug for Head {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Head({} bytes)", self.bytes.len())
+    }
+}
+
+impl Head {
+    /// The beginning only, as often as one likes.
+    pub(super) fn sample(&self) -> Box<dyn Read + Send> {
+        Box::new(Cursor::new(Arc::unwrap_or_clone(Arc::clone(&self.bytes))))
+    }
+
+    /// The whole source, once.
+    pub(super) fn whole(&self) -> Result<Box<dyn Read + Send>> {
+        let rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let rest = rest.ok_or_else(|| Error::Internal("standard input was to be read twice".into()))?;
+        Ok(Box::new(self.sample().chain(rest)))
+    }
 }
 
 /// The identity of a source, as the ledger remembers it.
@@ -167,14 +195,14 @@ pub(super) async fn infer(
         .map(|(file, head)| {
             workers.start(move || {
                 let reader: Box<dyn Read + Send> = match head {
-                    Some(head) => Box::new(Cursor::new(head.as_ref().clone())),
+                    Some(head) => head.sample(),
                     None => file.open()?.reader()?,
                 };
                 let mut lines = Lines::new(reader, block_bytes, max_line);
                 let mut inference = Inference::new();
                 let mut rows = 0;
                 while rows < sample {
-                    let block = lines.next_block().map_err(|e| Error::input(&file.url, e))?;
+                    let block = lines.next_block().map_err(|e| read_error(&file.url, &e))?;
                     let Some(block) = block else { break };
                     rows += block.lines().count() as u64;
                     inference.observe(&block);
@@ -198,14 +226,14 @@ pub(super) async fn keep_heads(planned: &mut [Planned]) -> Result<()> {
             && file.url == STDIN
         {
             let source = file.clone();
-            let bytes = compute(move || {
+            let begun = compute(move || {
                 let mut bytes = Vec::new();
-                let reader = source.open()?.reader()?;
-                let read = reader.take(STDIN_SAMPLE).read_to_end(&mut bytes);
-                read.map_err(|e| Error::input(&source.url, e))?;
-                Ok(bytes)
+                let mut reader = source.open()?.reader()?;
+                let read = reader.by_ref().take(STDIN_SAMPLE).read_to_end(&mut bytes);
+                read.map_err(|e| read_error(&source.url, &e))?;
+                Ok(Head { bytes: Arc::new(bytes), rest: Arc::new(Mutex::new(Some(reader))) })
             });
-            *head = Some(Arc::new(bytes.await?));
+            *head = Some(begun.await?);
         }
     }
     Ok(())

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::error::{Error, Result};
-use crate::policy::Policy;
+use crate::policy::{NullKey, Policy};
 use crate::token::{Token, TokenSum, hex128};
 use crate::verdict::Accounting;
 
@@ -82,6 +82,9 @@ pub struct Ingest {
     pub batch: Option<Batch>,
     /// The version of the policy under which the rows were judged.
     pub policy: u64,
+    /// What became of rows without a key, where the run was told otherwise than the policy says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub null_key: Option<NullKey>,
     /// The table's schema, if this commit gives it or widens it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<SchemaChange>,
@@ -90,7 +93,7 @@ pub struct Ingest {
     /// Sources that could not be read and were left out on request.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<SkippedSource>,
-    /// The data files added, in row order.
+    /// The data files added, in row order; files that a lost race made the writer rewrite come last.
     pub files: Vec<DataFile>,
     /// The token runs added; together with `inline` exactly the tokens of the accepted rows.
     pub runs: Vec<RunRef>,

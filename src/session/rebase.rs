@@ -67,8 +67,7 @@ impl Session {
                 }
             }
             Body::Policy { policy } => {
-                let asked = self.null_key;
-                if policy.null_key != asked || policy.partition_by != self.partition_by {
+                if policy.null_key != self.null_key || policy.partition_by != self.partition_by {
                     return Err(Error::Refused(format!(
                         "version {} changed the table's policy while this run was under way; nothing was committed. \
                          Run again",

@@ -29,8 +29,8 @@ use crate::workers::{Started, Workers};
 const BATCH_ROWS: usize = 8192;
 
 /// Row groups below both of these are gathered into larger ones rather than kept as they are.
-const SMALL_ROWS: usize = 64 << 10;
-const SMALL_BYTES: u64 = 4 << 20;
+const SMALL_ROWS: usize = 10_000;
+const SMALL_BYTES: u64 = 1 << 20;
 
 /// Files that are open at a time in a table with partitions.
 const OPEN_FILES: usize = 64;
