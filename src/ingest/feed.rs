@@ -67,7 +67,6 @@ pub(super) struct Recipe {
     pub(super) workers: Workers,
     pub(super) max_line: usize,
     pub(super) piece_rows: usize,
-    pub(super) block_bytes: usize,
 }
 
 /// The chunks to come: the number of the source, and the chunk.
@@ -151,14 +150,15 @@ impl Feeder<'_> {
     }
 
     async fn feed_ndjson(&self, input: &Input) -> Result<()> {
-        let (input, max_line, block_bytes) = (input.clone(), self.recipe.max_line, self.recipe.block_bytes);
+        let (input, max_line) = (input.clone(), self.recipe.max_line);
         let head = self.head.clone();
         let mut lines = compute(move || {
             let reader = match head {
                 Some(head) => head.whole()?,
                 None => input.reader()?,
             };
-            Ok(Lines::new(reader, block_bytes, max_line))
+            // Always the same blocks, because a new column's type may be decided by the block it appears in.
+            Ok(Lines::new(reader, BLOCK_BYTES, max_line))
         })
         .await?;
         loop {
@@ -192,13 +192,6 @@ pub(super) fn prepare_block(
     let decoded = Decoder::new(Arc::clone(&contract))?.decode(&block)?;
     let tokens = spec.bind(&contract, url)?.tokenise(&decoded.batch)?;
     Ok(Prepared::Block { block, decoded, tokens, contract })
-}
-
-/// The block size that keeps a run's text within its share of `memory`: blocks are held raw and decoded, by each
-/// worker and in the channel.
-pub(super) fn block_bytes(memory: u64, workers: &Workers) -> usize {
-    let share = memory / 32 / (2 * workers.count() as u64 + 1);
-    (share as usize).clamp(64 << 10, BLOCK_BYTES)
 }
 
 /// The rows of a chunk that keep a run's tokens within their share of `memory`.

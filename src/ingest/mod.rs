@@ -52,6 +52,7 @@ pub async fn ingest(
     progress.set_total(files.iter().filter_map(|file| file.size).sum());
     let mut unreadable = BTreeMap::new();
     loop {
+        progress.start_over();
         let run = Run { store: &store, files: &files, unreadable: &unreadable, options, progress };
         match run.go().await {
             Err(Error::Input { source_url, reason }) if options.on_bad_file == OnBadFile::Skip => {
@@ -118,7 +119,7 @@ impl Run<'_> {
             ledger.as_ref().and_then(|ledger| ledger.state().schema.clone()).or(options.schema.clone());
         let contract = match given {
             Some(given) if nothing_to_read => Arc::new(given),
-            given => plan::contract(&planned, given.as_ref(), options, &workers).await?,
+            given => plan::contract(&mut planned, given.as_ref(), options, &workers).await?,
         };
         let before = ledger.as_ref().and_then(|ledger| ledger.state().schema.clone());
         let created = ledger.is_none();
@@ -153,21 +154,26 @@ impl Run<'_> {
         let recipe = Recipe {
             spec: Arc::new(session.identity().token.clone()),
             contract: Contract::new(contract),
-            block_bytes: feed::block_bytes(options.memory, &workers),
             max_line: options.max_line,
             piece_rows: feed::piece_rows(options.memory, &workers),
             workers: workers.clone(),
         };
         let mut judge = Judge::new(self, session, Arc::clone(&planned), recipe.clone());
-        let mut chunks = feed::start(planned, recipe);
+        let mut chunks = feed::start(Arc::clone(&planned), recipe);
+        let mut ended = 0;
         while let Some((number, chunk)) = chunks.recv().await {
             if self.progress.is_cancelled() {
                 return Err(Error::Interrupted);
             }
             let source = numbers.get(number).copied().unwrap_or_default();
-            judge.take(number, source, chunk.await?).await?;
+            let chunk = chunk.await?;
+            ended += usize::from(matches!(chunk, Prepared::End));
+            judge.take(number, source, chunk).await?;
         }
-        drop(chunks);
+        // The feed falling silent is not the same as the input being at its end.
+        if ended != judge.planned.iter().filter(|planned| matches!(planned, Planned::Read { .. })).count() {
+            return Err(Error::Internal("the reading of a source ended before the source did".into()));
+        }
         if self.progress.is_cancelled() {
             return Err(Error::Interrupted);
         }
@@ -180,6 +186,12 @@ impl Run<'_> {
             report.created = created;
             report.sources = session.sources().len() as u64;
             return Ok(Some(report));
+        }
+        session.seal().await?;
+        // Row groups are copied long after their keys were read: what was copied must be what was judged.
+        plan::check_unchanged(&planned).await?;
+        if self.progress.is_cancelled() {
+            return Err(Error::Interrupted);
         }
         self.progress.begin_commit();
         if !session.create_table().await? {
@@ -448,7 +460,7 @@ impl<'a> Judge<'a> {
         let mut wider = contract.as_ref().clone();
         if !std::mem::replace(&mut self.inferred, true) {
             let found = plan::infer(&self.planned, self.run.options, &self.recipe.workers).await?;
-            wider = found.widen(&wider)?;
+            wider = found.widen_loosely(&wider)?;
         }
         let mut found = Inference::new();
         found.observe_accepted(block, decoded);

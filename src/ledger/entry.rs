@@ -93,7 +93,7 @@ pub struct Ingest {
     /// Sources that could not be read and were left out on request.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<SkippedSource>,
-    /// The data files added, in row order; files that a lost race made the writer rewrite come last.
+    /// The data files added, in row order.
     pub files: Vec<DataFile>,
     /// The token runs added; together with `inline` exactly the tokens of the accepted rows.
     pub runs: Vec<RunRef>,
@@ -182,7 +182,8 @@ pub struct DataFile {
     pub keyless: u64,
     /// The multiset hash of its tokens.
     pub tokens: TokenSum,
-    /// Where its rows came from, in row order: index into the entry's sources, and rows.
+    /// Where its rows came from, in row order: index into the entry's sources, and rows. In JSON as text: `0:500 1:7`.
+    #[serde(with = "origin_text")]
     pub origin: Vec<(u32, u64)>,
     /// Smallest and greatest value of each key column, as text, where the column has an order; null = not known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -336,6 +337,25 @@ impl<'de> Deserialize<'de> for InlineTokens {
             return Err(D::Error::custom("inline tokens are not ascending"));
         }
         Ok(Self(tokens))
+    }
+}
+
+mod origin_text {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(origin: &[(u32, u64)], s: S) -> Result<S::Ok, S::Error> {
+        let parts: Vec<String> = origin.iter().map(|(source, rows)| format!("{source}:{rows}")).collect();
+        s.serialize_str(&parts.join(" "))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<(u32, u64)>, D::Error> {
+        let part = |part: &str| {
+            let (source, rows) = part.split_once(':')?;
+            Some((source.parse().ok()?, rows.parse().ok()?))
+        };
+        let text = String::deserialize(d)?;
+        let parts: Option<Vec<_>> = text.split_whitespace().map(part).collect();
+        parts.ok_or_else(|| D::Error::custom("expected pairs of source and rows, such as 0:500 1:7"))
     }
 }
 

@@ -237,6 +237,13 @@ impl Ledger {
         }
         let bytes = Bytes::from(entry.encode()?);
         let object = name::manifest(entry.version);
+        if bytes.len() as u64 > MAX_MANIFEST {
+            return Err(Error::Refused(format!(
+                "the manifest of this commit would have {} bytes, more than any reader takes: ingest fewer sources, \
+                 or into fewer partitions, at a time. Nothing was committed",
+                bytes.len()
+            )));
+        }
         let mut pause = self.patience.first_pause;
         let mut trouble = String::from("the store says that it exists, and that it does not");
         // The runtime's timer ends the asking, nothing else: no decision about what stands in the ledger uses it.

@@ -45,18 +45,13 @@ impl Committed {
 }
 
 impl Session {
-    /// Commits everything the session staged, as the version after all others, judged against all of them. Returns
-    /// the ledger, replayed to that version, for whatever comes next.
-    pub async fn commit(mut self) -> Result<(Committed, Ledger)> {
+    /// Completes everything the session is to commit: data files, quarantine and token runs are durable then.
+    /// Nothing can be written any more.
+    pub async fn seal(&mut self) -> Result<()> {
         if self.dry_run {
             return Err(Error::Internal("a dry run has nothing to commit".into()));
         }
-        if !self.create_table().await? {
-            return Err(Error::Refused(
-                "another writer created the table meanwhile; nothing was committed. Run again".into(),
-            ));
-        }
-        let stager = self.stager.take().ok_or_else(super::finished)?;
+        let Some(stager) = self.stager.take() else { return Ok(()) };
         let files = stager.finish(&self.store, &mut self.namer).await?;
         let quarantine = std::mem::take(&mut self.quarantine).finish().await?;
         let set_aside = quarantine.as_ref().map_or(0, |file| file.rows);
@@ -68,7 +63,20 @@ impl Session {
         }
         let own = std::mem::replace(&mut self.own, Own::new(0));
         let tokens = own.finish(&self.store, &mut self.namer).await?;
-        let mut staged = Staged { files, tokens, quarantine };
+        self.staged = Some(Staged { files, tokens, quarantine });
+        Ok(())
+    }
+
+    /// Commits everything the session staged, as the version after all others, judged against all of them. Returns
+    /// the ledger, replayed to that version, for whatever comes next.
+    pub async fn commit(mut self) -> Result<(Committed, Ledger)> {
+        self.seal().await?;
+        if !self.create_table().await? {
+            return Err(Error::Refused(
+                "another writer created the table meanwhile; nothing was committed. Run again".into(),
+            ));
+        }
+        let mut staged = self.staged.take().ok_or_else(super::finished)?;
         let mut losses = 0;
         loop {
             let entry = self.propose_entry(&staged)?;

@@ -35,6 +35,7 @@ use crate::token::Tokens;
 use crate::verdict::Verdict;
 use crate::workers::Workers;
 use quarantine::QuarantineWriter;
+use rebase::Staged;
 use stage::Stager;
 
 /// What a session is given besides its table.
@@ -62,6 +63,7 @@ pub struct Session {
     own: Own,
     /// None once everything is staged.
     stager: Option<Stager>,
+    staged: Option<Staged>,
     quarantine: QuarantineWriter,
     contract: Contract,
     null_key: NullKey,
@@ -174,6 +176,7 @@ impl Session {
             known,
             own: if options.dry_run { Own::aside(own)? } else { Own::new(own) },
             stager: Some(stager),
+            staged: None,
             sink,
             partition_by: policy.partition_by.clone(),
             workers: workers.clone(),

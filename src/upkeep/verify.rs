@@ -253,12 +253,13 @@ impl Seen {
         let name = file.name.clone();
         let parquet = compute(move || ParquetFile::open(input, &name)).await?;
         let key = ledger.identity().token.bind(parquet.schema(), &file.name)?;
-        let started = parquet.row_groups().map(|group| {
-            let key = key.clone();
-            workers.start(move || pieces(&group, &key))
-        });
-        let started: Vec<_> = started.collect();
-        let mut groups = stream::iter(started).buffered(workers.count());
+        // Started one by one, so that no more row groups are held than there are workers.
+        let mut groups = stream::iter(parquet.row_groups())
+            .map(|group| {
+                let key = key.clone();
+                workers.start(move || pieces(&group, &key))
+            })
+            .buffered(workers.count());
         let (mut rows, mut keyless, mut sum) = (0, 0, TokenSum::default());
         while let Some(pieces) = groups.try_next().await? {
             for tokens in pieces {
