@@ -7,7 +7,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::BooleanBufferBuilder;
-use arrow_schema::SchemaRef;
+use arrow_schema::{Schema, SchemaRef};
 use futures::FutureExt;
 use tokio::sync::mpsc;
 
@@ -67,6 +67,7 @@ pub(super) struct Recipe {
     pub(super) workers: Workers,
     pub(super) max_line: usize,
     pub(super) piece_rows: usize,
+    pub(super) block_lines: usize,
 }
 
 /// The chunks to come: the number of the source, and the chunk.
@@ -170,10 +171,12 @@ impl Feeder<'_> {
             .await?;
             lines = rest;
             let Some(block) = block else { return Ok(()) };
-            let (spec, contract, url) =
-                (Arc::clone(&self.recipe.spec), self.recipe.contract.get(), self.file.url.clone());
-            let work = move || prepare_block(Arc::new(block), contract, &spec, &url);
-            self.send(self.recipe.workers.start(work)).await?;
+            for block in block.split(self.recipe.block_lines) {
+                let (spec, url) = (Arc::clone(&self.recipe.spec), self.file.url.clone());
+                let contract = self.recipe.contract.get();
+                let work = move || prepare_block(Arc::new(block), contract, &spec, &url);
+                self.send(self.recipe.workers.start(work)).await?;
+            }
         }
     }
 
@@ -192,6 +195,12 @@ pub(super) fn prepare_block(
     let decoded = Decoder::new(Arc::clone(&contract))?.decode(&block)?;
     let tokens = spec.bind(&contract, url)?.tokenise(&decoded.batch)?;
     Ok(Prepared::Block { block, decoded, tokens, contract })
+}
+
+/// Lines of a block: short lines under a wide schema would decode to many times their size.
+pub(super) fn block_lines(schema: &Schema) -> usize {
+    const VALUES: usize = 1 << 21;
+    (VALUES / schema.flattened_fields().len().max(1)).clamp(256, VALUES)
 }
 
 /// The rows of a chunk that keep a run's tokens within their share of `memory`.

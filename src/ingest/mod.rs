@@ -97,6 +97,7 @@ impl Run<'_> {
         let ledger = Ledger::open(self.store.clone()).await?;
         self.check_key(ledger.as_ref().map(Ledger::identity))?;
         self.check_partitions(ledger.as_ref())?;
+        self.check_first_run_only(ledger.as_ref().map(Ledger::identity))?;
         let batch = options.batch_id.as_ref().map(|id| plan::batch(id, self.files));
         if let (Some(ledger), Some(batch)) = (&ledger, &batch)
             && let Some(report) = self.committed_before(ledger, batch).await?
@@ -156,6 +157,7 @@ impl Run<'_> {
             contract: Contract::new(contract),
             max_line: options.max_line,
             piece_rows: feed::piece_rows(options.memory, &workers),
+            block_lines: feed::block_lines(session.schema()),
             workers: workers.clone(),
         };
         let mut judge = Judge::new(self, session, Arc::clone(&planned), recipe.clone());
@@ -276,6 +278,27 @@ impl Run<'_> {
             key.join(","),
             asked.join(",")
         )))
+    }
+
+    /// Refuses to pretend that a flag had an effect that only a first run can have.
+    fn check_first_run_only(&self, identity: Option<&TableIdentity>) -> Result<()> {
+        let Some(identity) = identity else { return Ok(()) };
+        if let Some(hash) = self.options.token_hash
+            && hash != identity.token.hash
+        {
+            return Err(Error::Refused(format!(
+                "the token function of this table is {}, not {hash}: it never changes. Leave out --token-hash",
+                identity.token.hash
+            )));
+        }
+        if self.options.schema.is_some() {
+            return Err(Error::Refused(
+                "this table has a schema already; --schema is for the run that creates a table. Leave it out: new \
+                 columns widen the schema by themselves"
+                    .into(),
+            ));
+        }
+        Ok(())
     }
 
     fn check_partitions(&self, ledger: Option<&Ledger>) -> Result<()> {

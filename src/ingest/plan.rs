@@ -230,7 +230,7 @@ async fn no_schema(planned: &[Planned], options: &IngestOptions) -> Result<Error
 /// was found, and text is read once, from its beginning to its end.)
 pub(super) async fn check_unchanged(planned: &[Planned]) -> Result<()> {
     let files: Vec<SourceFile> = to_read(planned)
-        .filter(|file| file.format == Format::Parquet && file.etag.is_none())
+        .filter(|file| file.format == Format::Parquet && Path::new(&file.url).is_absolute())
         .cloned()
         .collect();
     compute(move || {
