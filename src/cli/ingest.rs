@@ -258,7 +258,7 @@ mod tests {
              seconds    0.50 (4,000 rows/s)\n"
         );
         report.batch_replayed = true;
-        assert!(text(&report).starts_with("this batch was committed before, in version 1: nothing to do\n"));
+        assert!(text(&report).starts_with("this batch was committed before in version 1: nothing to do\n"));
         report.dry_run = true;
         assert!(text(&report).starts_with("dry run: nothing was written\n"));
     }
