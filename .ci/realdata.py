@@ -35,6 +35,7 @@ MAY_REFUSE = {
     "int96_from_spark.parquet": "dates beyond 64-bit nanoseconds, which the other readers wrap or round",
     "datapage_v1-corrupt-checksum.parquet": CHECKSUM,
     "rle-dict-uncompressed-corrupt-checksum.parquet": CHECKSUM,
+    "dict-page-offset-zero.parquet": "its footer breaks the rules of Thrift, which the other readers let pass",
 }
 
 # Lines that Python's parser takes as JSON objects, but that are quarantined.
@@ -182,7 +183,8 @@ def check_parquet(scratch, dedupe, file, row):
     readable = row["pyarrow_read"] == row["duckdb_read"] == "ok"
     distinct = int(row["duckdb_distinct_rows"]) if row["duckdb_distinct_rows"] else None
     columns = (
-        [column.rpartition(":")[0] for column in row["schema"].split(" ; ")] if row["schema"] else ["id"]
+        # The manifest cuts long schemas off: a file that pyarrow cannot read is asked for its first column only.
+        [row["schema"].partition(":")[0]] if row["schema"] else ["id"]
     )
     total = keyless = None
     if row["pyarrow_read"] == "ok":

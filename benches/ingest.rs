@@ -34,30 +34,65 @@ fn events(from: u64, rows: u64, repeat: u64) -> RecordBatch {
         .collect();
     let uuid = |i: &u64| {
         let (a, b) = (mix(*i), mix(!*i));
-        format!("{:08x}-{:04x}-4{:03x}-a{:03x}-{:012x}", a >> 32, a >> 16 & 0xffff, a & 0xfff, b >> 52, b & 0xffff_ffff_ffff)
+        format!(
+            "{:08x}-{:04x}-4{:03x}-a{:03x}-{:012x}",
+            a >> 32,
+            a >> 16 & 0xffff,
+            a & 0xfff,
+            b >> 52,
+            b & 0xffff_ffff_ffff
+        )
     };
     let column = |values: Vec<String>| Arc::new(StringArray::from(values)) as ArrayRef;
     let columns: Vec<(&str, ArrayRef)> = vec![
         ("event_id", column(ids.iter().map(uuid).collect())),
         ("user_id", Arc::new(Int64Array::from_iter_values(ids.iter().map(|i| (mix(*i) % 100_000) as i64)))),
         ("kind", column(ids.iter().map(|i| format!("kind-{}", mix(*i) % 20)).collect())),
-        ("ts", Arc::new(TimestampMicrosecondArray::from_iter_values(ids.iter().map(|i| 1_700_000_000_000_000 + *i as i64 * 997)))),
+        (
+            "ts",
+            Arc::new(TimestampMicrosecondArray::from_iter_values(
+                ids.iter().map(|i| 1_700_000_000_000_000 + *i as i64 * 997),
+            )),
+        ),
         ("session", column(ids.iter().map(|i| format!("s-{:08x}", mix(*i / 12) as u32)).collect())),
-        ("amount", Arc::new(Float64Array::from_iter_values(ids.iter().map(|i| (mix(*i) % 1_000_000) as f64 / 100.0)))),
+        (
+            "amount",
+            Arc::new(Float64Array::from_iter_values(
+                ids.iter().map(|i| (mix(*i) % 1_000_000) as f64 / 100.0),
+            )),
+        ),
         ("country", column(ids.iter().map(|i| format!("C{}", mix(*i / 3) % 60)).collect())),
-        ("url", column(ids.iter().map(|i| format!("https://example.org/{}/{:x}", mix(*i) % 500, mix(*i / 2) as u32)).collect())),
-        ("payload", column(ids.iter().map(|i| format!("{:016x}{:016x}{:016x}", mix(*i), mix(i + 1), mix(i + 2))).collect())),
+        (
+            "url",
+            column(
+                ids.iter()
+                    .map(|i| format!("https://example.org/{}/{:x}", mix(*i) % 500, mix(*i / 2) as u32))
+                    .collect(),
+            ),
+        ),
+        (
+            "payload",
+            column(
+                ids.iter()
+                    .map(|i| format!("{:016x}{:016x}{:016x}", mix(*i), mix(i + 1), mix(i + 2)))
+                    .collect(),
+            ),
+        ),
         ("seq", Arc::new(Int64Array::from_iter_values(ids.iter().map(|i| *i as i64)))),
     ];
     RecordBatch::try_from_iter(columns).unwrap()
 }
 
 fn properties() -> WriterProperties {
-    WriterProperties::builder().set_compression(Compression::SNAPPY).set_max_row_group_row_count(Some(131_072)).build()
+    WriterProperties::builder()
+        .set_compression(Compression::SNAPPY)
+        .set_max_row_group_row_count(Some(131_072))
+        .build()
 }
 
 fn write_parquet(path: &Path, rows: &RecordBatch) {
-    let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), rows.schema(), Some(properties())).unwrap();
+    let mut writer =
+        ArrowWriter::try_new(File::create(path).unwrap(), rows.schema(), Some(properties())).unwrap();
     writer.write(rows).unwrap();
     writer.close().unwrap();
 }
@@ -95,19 +130,31 @@ fn first_loads(c: &mut Criterion) {
         write_parquet(&path, &events(0, ROWS, repeat));
         path
     };
-    let (unique, thin, tenth) = (source("u.parquet", 0), source("t.parquet", 10_000), source("d.parquet", 10));
+    let (unique, thin, tenth) =
+        (source("u.parquet", 0), source("t.parquet", 10_000), source("d.parquet", 10));
     let text = folder.path().join("d.ndjson");
     write_ndjson(&text, &events(0, ROWS, 10));
     let mut group = c.benchmark_group("first load");
     group.sample_size(10).throughput(Throughput::Elements(ROWS));
     group.bench_function("copy: decode and encode", |b| {
-        b.iter_batched(|| TempDir::new().unwrap(), |to| copy(&unique, &to.path().join("c.parquet")), BatchSize::PerIteration);
+        b.iter_batched(
+            || TempDir::new().unwrap(),
+            |to| copy(&unique, &to.path().join("c.parquet")),
+            BatchSize::PerIteration,
+        );
     });
-    for (name, path) in
-        [("no duplicates", &unique), ("0.01 % duplicates", &thin), ("10 % duplicates", &tenth), ("NDJSON, 10 %", &text)]
-    {
+    for (name, path) in [
+        ("no duplicates", &unique),
+        ("0.01 % duplicates", &thin),
+        ("10 % duplicates", &tenth),
+        ("NDJSON, 10 %", &text),
+    ] {
         group.bench_function(name, |b| {
-            b.iter_batched(|| TempDir::new().unwrap(), |to| run(path, &to.path().join("table")), BatchSize::PerIteration);
+            b.iter_batched(
+                || TempDir::new().unwrap(),
+                |to| run(path, &to.path().join("table")),
+                BatchSize::PerIteration,
+            );
         });
     }
     group.finish();

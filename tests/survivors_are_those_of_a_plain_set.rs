@@ -85,7 +85,10 @@ fn a_session_that_spills_is_as_exact_as_one_that_does_not() {
     let table = folder.path().join("table");
     let report = table::run(&table, &sources, &table::options(4 * MIB, 2)).unwrap();
     assert_eq!((report.rows.accepted, report.rows.duplicate), (150_000, 150_000));
-    assert!(table::open(&table).state().runs.len() > 1 || table::open(&table).version() > 1, "nothing was spilled");
+    assert!(
+        table::open(&table).state().runs.len() > 1 || table::open(&table).version() > 1,
+        "nothing was spilled"
+    );
     assert_eq!(table::rows(&table), events[..150_000]);
     assert_eq!(table::problems(&table), Vec::<String>::new());
 }

@@ -24,8 +24,15 @@ fn race(writers: usize, rounds: usize, rows: i64, overlap: i64, shape: Shape) {
             expected.extend(events.iter().filter_map(|event| event.id.clone()));
             let source = table::write(folder.path(), &format!("{round}-{writer}"), shape, &events);
             let mut command = Command::new(env!("CARGO_BIN_EXE_dedupe"));
-            command.arg("ingest").arg(source).arg("--into").arg(&table).args(["--key", "id", "--output", "json"]);
-            children.push(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+            command
+                .arg("ingest")
+                .arg(source)
+                .arg("--into")
+                .arg(&table)
+                .args(["--key", "id", "--output", "json"]);
+            children.push(
+                command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap(),
+            );
         }
         for child in children {
             let output = child.wait_with_output().unwrap();

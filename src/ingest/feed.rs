@@ -14,9 +14,9 @@ use tokio::sync::mpsc;
 
 use super::plan::Planned;
 use crate::error::{Error, Result};
+use crate::source::discover::{Format, SourceFile};
 use crate::source::input::Input;
 use crate::source::ndjson::{BLOCK_BYTES, Block, Decoded, Decoder, Lines};
-use crate::source::discover::{Format, SourceFile};
 use crate::source::parquet::{ParquetFile, RowGroup};
 use crate::store::compute;
 use crate::token::{BoundKey, TokenSpec, Tokens};
@@ -166,7 +166,8 @@ impl Feeder<'_> {
             .await?;
             lines = rest;
             let Some(block) = block else { return Ok(()) };
-            let (spec, contract, url) = (Arc::clone(&self.recipe.spec), self.recipe.contract.get(), self.file.url.clone());
+            let (spec, contract, url) =
+                (Arc::clone(&self.recipe.spec), self.recipe.contract.get(), self.file.url.clone());
             let work = move || prepare_block(Arc::new(block), contract, &spec, &url);
             self.send(self.recipe.workers.start(work)).await?;
         }
@@ -178,7 +179,12 @@ impl Feeder<'_> {
 }
 
 /// Decodes a block to `contract` and makes its tokens.
-pub(super) fn prepare_block(block: Arc<Block>, contract: SchemaRef, spec: &TokenSpec, url: &str) -> Result<Prepared> {
+pub(super) fn prepare_block(
+    block: Arc<Block>,
+    contract: SchemaRef,
+    spec: &TokenSpec,
+    url: &str,
+) -> Result<Prepared> {
     let decoded = Decoder::new(Arc::clone(&contract))?.decode(&block)?;
     let tokens = spec.bind(&contract, url)?.tokenise(&decoded.batch)?;
     Ok(Prepared::Block { block, decoded, tokens, contract })

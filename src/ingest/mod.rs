@@ -18,6 +18,7 @@ use crate::ledger::log::Proposer;
 use crate::ledger::{Ledger, TableIdentity};
 use crate::options::{IngestOptions, MIB, MIN_MEMORY, OnBadFile};
 use crate::policy::Policy;
+use crate::random;
 use crate::report::{IngestReport, Progress, Skipped};
 use crate::session::{Chunk, Committed, Rows, Session, SessionOptions, Verdicts};
 use crate::sink::SinkOptions;
@@ -29,7 +30,6 @@ use crate::store::Store;
 use crate::token::{TokenKey, TokenSpec};
 use crate::upkeep::compact;
 use crate::workers::Workers;
-use crate::random;
 use feed::{Contract, Prepared, Recipe};
 use plan::Planned;
 
@@ -108,7 +108,8 @@ impl Run<'_> {
         }
         plan::keep_heads(&mut planned).await?;
         let workers = Workers::new(options.threads);
-        let given = ledger.as_ref().and_then(|ledger| ledger.state().schema.clone()).or(options.schema.clone());
+        let given =
+            ledger.as_ref().and_then(|ledger| ledger.state().schema.clone()).or(options.schema.clone());
         let contract = match given {
             Some(given) if nothing_to_read => Arc::new(given),
             given => plan::contract(&planned, given.as_ref(), options, &workers).await?,
@@ -133,7 +134,9 @@ impl Run<'_> {
         let mut numbers = Vec::with_capacity(planned.len());
         for planned in &planned {
             numbers.push(match planned {
-                Planned::Read { note, .. } | Planned::Recognised { note } => session.add_source(note.clone())?,
+                Planned::Read { note, .. } | Planned::Recognised { note } => {
+                    session.add_source(note.clone())?
+                }
                 Planned::Skipped(skipped) => {
                     session.skip_source(skipped.clone());
                     0
@@ -217,7 +220,14 @@ impl Run<'_> {
                     partition_by: options.partition_by.clone().unwrap_or_default(),
                 };
                 if options.dry_run {
-                    return Session::imagine(self.store.clone(), identity, policy, contract, settings, workers);
+                    return Session::imagine(
+                        self.store.clone(),
+                        identity,
+                        policy,
+                        contract,
+                        settings,
+                        workers,
+                    );
                 }
                 self.store.probe().await?;
                 let by = Proposer { session: random::identity()?, writer: crate::session::writer_label() };
@@ -238,7 +248,14 @@ impl Run<'_> {
             )));
         };
         let hash = self.options.token_hash.unwrap_or_default();
-        TableIdentity::new(TokenSpec::new(key, contract, hash, TokenKey::random()?)?)
+        let spec = TokenSpec::new(key, contract, hash, TokenKey::random()?);
+        TableIdentity::new(spec.map_err(|error| match (error, self.files) {
+            (Error::Usage(reason), [only]) => Error::input(&only.url, reason),
+            (Error::Usage(reason), [first, ..]) => {
+                Error::Usage(format!("{reason} (in {} and {} more)", first.url, self.files.len() - 1))
+            }
+            (error, _) => error,
+        })?)
     }
 
     fn check_key(&self, identity: Option<&TableIdentity>) -> Result<()> {
@@ -260,7 +277,11 @@ impl Run<'_> {
         if set == asked {
             return Ok(());
         }
-        let set = if set.is_empty() { "not partitioned".to_owned() } else { format!("partitioned by {}", set.join(",")) };
+        let set = if set.is_empty() {
+            "not partitioned".to_owned()
+        } else {
+            format!("partitioned by {}", set.join(","))
+        };
         Err(Error::Refused(format!(
             "this table is {set}, not by {}: that is fixed when a table is created. Leave out --partition-by",
             asked.join(",")
@@ -280,7 +301,10 @@ impl Run<'_> {
         let entry = ledger.read(seen.version).await?;
         let ingest = entry.as_ref().and_then(|entry| entry.ingest());
         let ingest = ingest.ok_or_else(|| {
-            Error::corrupt(crate::ledger::name::manifest(seen.version), "it is not the ingest it was taken for")
+            Error::corrupt(
+                crate::ledger::name::manifest(seen.version),
+                "it is not the ingest it was taken for",
+            )
         })?;
         let mut report = self.report(Some(&Committed::of_entry(seen.version, ingest)));
         report.sources = ingest.sources.len() as u64;
@@ -308,14 +332,16 @@ impl Run<'_> {
             ..IngestReport::default()
         };
         let skipped = self.unreadable.iter();
-        report.skipped = skipped.map(|(url, why)| Skipped { url: url.clone(), reason: why.clone() }).collect();
+        report.skipped =
+            skipped.map(|(url, why)| Skipped { url: url.clone(), reason: why.clone() }).collect();
         if let Some(committed) = committed {
             report.version = Some(committed.version);
             report.batch_replayed = committed.batch_replayed;
             report.rows = committed.rows;
             report.files = committed.files.len() as u64;
             report.bytes = committed.files.iter().map(|file| file.bytes).sum();
-            report.quarantine = committed.quarantine.iter().map(|file| self.store.location_of(&file.name)).collect();
+            report.quarantine =
+                committed.quarantine.iter().map(|file| self.store.location_of(&file.name)).collect();
         }
         report
     }
@@ -408,7 +434,8 @@ impl<'a> Judge<'a> {
         }) {
             self.run.progress.advance(block.bytes.len() as u64);
         }
-        let bad = reject::bad_lines(&mut self.session, source, &url, &block, &decoded, self.run.options).await?;
+        let bad =
+            reject::bad_lines(&mut self.session, source, &url, &block, &decoded, self.run.options).await?;
         reject::check_key_is_there(&tokens, &block, &self.recipe.spec, &url)?;
         let verdicts = self.session.judge(source, &tokens).await?;
         reject::keyless_lines(&mut self.session, source, &url, &block, &decoded, &verdicts).await?;

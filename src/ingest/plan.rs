@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io::{Cursor, Read};
 use std::sync::Arc;
 
-use arrow_schema::{Schema, SchemaRef};
+use arrow_schema::{DataType, FieldRef, Fields, Schema, SchemaRef};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -15,9 +15,10 @@ use crate::ledger::entry::{Batch, SkippedSource, SourceUse};
 use crate::options::IngestOptions;
 use crate::schema;
 use crate::source::discover::{Format, SourceFile};
-use crate::source::ndjson::{Inference, Lines};
+use crate::source::ndjson::{Inference, Lines, json_field};
 use crate::source::parquet::ParquetFile;
 use crate::store::compute;
+use crate::token::resolve;
 use crate::verdict::Verdict;
 use crate::workers::Workers;
 
@@ -50,7 +51,8 @@ pub(super) fn identity(file: &SourceFile) -> Option<u128> {
 
 /// The batch a run stands for: its id, and a digest over what its sources are.
 pub(super) fn batch(id: &str, files: &[SourceFile]) -> Batch {
-    let text: Vec<String> = files.iter().map(|file| file.identity().unwrap_or_else(|| file.url.clone())).collect();
+    let text: Vec<String> =
+        files.iter().map(|file| file.identity().unwrap_or_else(|| file.url.clone())).collect();
     Batch { id: id.to_owned(), digest: xxh3_128(text.join("\n").as_bytes()) }
 }
 
@@ -98,9 +100,8 @@ pub(super) async fn contract(
     let mut contract = given.cloned();
     for file in to_read(planned).filter(|file| file.format == Format::Parquet) {
         let (source, url) = (file.clone(), file.url.clone());
-        let found = workers
-            .start(move || Ok(Arc::clone(ParquetFile::open(source.open()?, &url)?.schema())))
-            .await?;
+        let found =
+            workers.start(move || Ok(Arc::clone(ParquetFile::open(source.open()?, &url)?.schema()))).await?;
         contract = Some(match contract {
             None => found.as_ref().clone(),
             Some(contract) => schema::widen(&contract, &found).map_err(|reason| {
@@ -109,21 +110,57 @@ pub(super) async fn contract(
         });
     }
     if given.is_some() || !to_read(planned).any(|file| file.format == Format::Ndjson) {
-        return contract.map(Arc::new).ok_or_else(|| Error::Internal("a run without sources needs no schema".into()));
+        return contract
+            .map(Arc::new)
+            .ok_or_else(|| Error::Internal("a run without sources needs no schema".into()));
     }
     let found = infer(planned, options, workers).await?;
-    Ok(Arc::new(match contract {
-        Some(contract) => found.widen(&contract)?,
+    let whole = match &contract {
+        Some(contract) => found.widen(contract)?,
         None => found.finish()?,
-    }))
+    };
+    let fields = (options.key.iter().flatten()).fold(whole.fields().clone(), |fields, key| {
+        match resolve(&fields, key) {
+            Some(path) if from_text(contract.as_ref(), &path) => whole_as_json(&fields, &path),
+            _ => fields,
+        }
+    });
+    Ok(Arc::new(Schema::new_with_metadata(fields, whole.metadata().clone())))
+}
+
+/// Whether the column at `path` was found in text only.
+fn from_text(parquet: Option<&Schema>, path: &[String]) -> bool {
+    path.first().is_some_and(|root| parquet.is_none_or(|schema| schema.column_with_name(root).is_none()))
+}
+
+/// A key that is an object, or has objects in it, is kept as JSON text: as a struct, a member that is null and one
+/// that is absent would be the same, and two different objects one key.
+fn whole_as_json(fields: &Fields, path: &[String]) -> Fields {
+    let Some((name, rest)) = path.split_first() else { return fields.clone() };
+    let replace = |field: &FieldRef| match field.data_type() {
+        _ if field.name() != name => Arc::clone(field),
+        DataType::Struct(members) if !rest.is_empty() => {
+            let members = whole_as_json(members, rest);
+            Arc::new(field.as_ref().clone().with_data_type(DataType::Struct(members)))
+        }
+        kind if holds_objects(kind) => Arc::new(json_field(name)),
+        _ => Arc::clone(field),
+    };
+    fields.iter().map(replace).collect()
 }
 
 /// What the rows of all text to be read look like: of all rows, or of as many of each source as the options say.
-pub(super) async fn infer(planned: &[Planned], options: &IngestOptions, workers: &Workers) -> Result<Inference> {
+pub(super) async fn infer(
+    planned: &[Planned],
+    options: &IngestOptions,
+    workers: &Workers,
+) -> Result<Inference> {
     let (max_line, sample) = (options.max_line, options.sample_rows.unwrap_or(u64::MAX));
     let block_bytes = super::feed::block_bytes(options.memory, workers);
     let text = planned.iter().filter_map(|planned| match planned {
-        Planned::Read { file, head, .. } if file.format == Format::Ndjson => Some((file.clone(), head.clone())),
+        Planned::Read { file, head, .. } if file.format == Format::Ndjson => {
+            Some((file.clone(), head.clone()))
+        }
         _ => None,
     });
     let started: Vec<_> = text
@@ -172,6 +209,14 @@ pub(super) async fn keep_heads(planned: &mut [Planned]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn holds_objects(kind: &DataType) -> bool {
+    match kind {
+        DataType::Struct(_) => true,
+        DataType::List(item) => holds_objects(item.data_type()),
+        _ => false,
+    }
 }
 
 fn to_read(planned: &[Planned]) -> impl Iterator<Item = &SourceFile> {

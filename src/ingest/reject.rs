@@ -51,7 +51,8 @@ pub(super) async fn keyless_lines(
     decoded: &Decoded,
     verdicts: &Verdicts,
 ) -> Result<()> {
-    let mut wanted = verdicts.no_key.iter().filter_map(|row| decoded.lines.get(*row as usize)).copied().peekable();
+    let mut wanted =
+        verdicts.no_key.iter().filter_map(|row| decoded.lines.get(*row as usize)).copied().peekable();
     for line in block.lines() {
         if wanted.next_if_eq(&line.number).is_some() {
             let row = QuarantinedRow::of_line(url, line.number, line.offset, NO_KEY.into(), line.bytes);
@@ -109,7 +110,9 @@ pub(super) async fn keyless_rows(
         for at in 0..batch.num_rows() {
             let mut writer = LineDelimitedWriter::new(Vec::new());
             let written = writer.write(&batch.slice(at, 1)).and_then(|()| writer.finish());
-            written.map_err(|e| Error::input(&url, format!("a row without a key cannot be shown as JSON: {e}")))?;
+            written.map_err(|e| {
+                Error::input(&url, format!("a row without a key cannot be shown as JSON: {e}"))
+            })?;
             let record = String::from_utf8_lossy(&writer.into_inner()).trim_end().to_owned();
             let place = row + u64::from(places.next().copied().unwrap_or_default());
             let row = QuarantinedRow::of_record(&url, place, NO_KEY.into(), record);

@@ -54,7 +54,8 @@ impl StagedName {
         let mut parts = stem.split('-');
         let (stage, session, number) = (parts.next()?, parts.next()?, parts.next()?);
         let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-        if parts.next().is_some() || session.len() != 32 || !session.bytes().all(hex) || extension.is_empty() {
+        if parts.next().is_some() || session.len() != 32 || !session.bytes().all(hex) || extension.is_empty()
+        {
             return None;
         }
         if number.is_empty() || !number.bytes().all(|b| b.is_ascii_digit()) {
@@ -124,7 +125,9 @@ mod tests {
 
     #[test]
     fn foreign_names_are_not_staged_names() {
-        for name in ["", "data/part-0.parquet", "data/1-2-3.parquet", "00000000000000000042.json", "data/.parquet"] {
+        for name in
+            ["", "data/part-0.parquet", "data/1-2-3.parquet", "00000000000000000042.json", "data/.parquet"]
+        {
             assert_eq!(StagedName::parse(name), None, "{name}");
         }
     }

@@ -28,7 +28,8 @@ impl Known {
             .buffered(OPENED_AT_ONCE)
             .try_collect()
             .await?;
-        let mut inline: Vec<Token> = state.inline.values().flat_map(|tokens| tokens.0.iter().copied()).collect();
+        let mut inline: Vec<Token> =
+            state.inline.values().flat_map(|tokens| tokens.0.iter().copied()).collect();
         inline.sort_unstable();
         Ok(Self { runs, inline, budget: Budget(memory) })
     }

@@ -34,7 +34,14 @@ pub(crate) fn reference(name: String, summary: &RunSummary) -> RunRef {
 
 /// What a run must be, by the ledger.
 pub(crate) fn summary(run: &RunRef) -> Result<RunSummary> {
-    let checksum = u64::from_str_radix(&run.check, 16)
-        .map_err(|_| Error::corrupt(&run.name, format!("the ledger gives {:?} as its checksum", run.check)))?;
-    Ok(RunSummary { tokens: run.tokens, min: Token(run.min), max: Token(run.max), bytes: run.bytes, checksum })
+    let checksum = u64::from_str_radix(&run.check, 16).map_err(|_| {
+        Error::corrupt(&run.name, format!("the ledger gives {:?} as its checksum", run.check))
+    })?;
+    Ok(RunSummary {
+        tokens: run.tokens,
+        min: Token(run.min),
+        max: Token(run.max),
+        bytes: run.bytes,
+        checksum,
+    })
 }

@@ -88,7 +88,12 @@ impl OpenRun {
     }
 
     /// The positions in ascending `tokens` that the run holds, ascending.
-    pub(crate) async fn find(&mut self, store: &Store, tokens: &[Token], budget: &mut Budget) -> Result<Vec<u32>> {
+    pub(crate) async fn find(
+        &mut self,
+        store: &Store,
+        tokens: &[Token],
+        budget: &mut Budget,
+    ) -> Result<Vec<u32>> {
         self.make_ready(store, tokens.len(), budget).await?;
         if let Some(resident) = &self.resident {
             return Ok(lookup::common(tokens, resident));

@@ -74,7 +74,12 @@ impl Own {
     }
 
     /// Remembers distinct ascending `tokens`. Gives the positions of those it held before, ascending.
-    pub(crate) async fn insert(&mut self, store: &Store, namer: &mut Namer, tokens: &[Token]) -> Result<Vec<u32>> {
+    pub(crate) async fn insert(
+        &mut self,
+        store: &Store,
+        namer: &mut Namer,
+        tokens: &[Token],
+    ) -> Result<Vec<u32>> {
         let mut known = self.find_spilled(store, tokens).await?;
         if !self.set.is_empty() && self.set.memory_after(tokens.len()) as u64 > self.memory {
             self.spill(store, namer).await?;
@@ -97,7 +102,8 @@ impl Own {
         } else {
             let mut spilled = known.iter().copied().peekable();
             let places = (0u32..).take(tokens.len()).filter(|place| spilled.next_if_eq(place).is_none());
-            let held: Vec<u32> = places.zip(&self.fresh).filter(|(_, fresh)| !**fresh).map(|(p, _)| p).collect();
+            let held: Vec<u32> =
+                places.zip(&self.fresh).filter(|(_, fresh)| !**fresh).map(|(p, _)| p).collect();
             known.extend(held);
             known.sort_unstable();
         }
@@ -147,11 +153,19 @@ impl Own {
 impl Tokens {
     /// How many, and their sum.
     pub(crate) fn sum(&self) -> TokenSum {
-        self.runs.iter().map(|staged| staged.reference.tokens).fold(TokenSum::of(&self.inline.0), TokenSum::plus)
+        self.runs
+            .iter()
+            .map(|staged| staged.reference.tokens)
+            .fold(TokenSum::of(&self.inline.0), TokenSum::plus)
     }
 
     /// Which of ascending `tokens` are among them.
-    pub(crate) async fn find(&mut self, store: &Store, tokens: &[Token], budget: &mut Budget) -> Result<Vec<u32>> {
+    pub(crate) async fn find(
+        &mut self,
+        store: &Store,
+        tokens: &[Token],
+        budget: &mut Budget,
+    ) -> Result<Vec<u32>> {
         let mut found = crate::index::lookup::common(tokens, &self.inline.0);
         for staged in &mut self.runs {
             found.extend(staged.run.find(store, tokens, budget).await?);
@@ -171,7 +185,8 @@ impl Tokens {
                 self.runs.push(staged);
                 continue;
             }
-            let gone: Vec<Token> = gone.iter().filter_map(|place| tokens.get(*place as usize)).copied().collect();
+            let gone: Vec<Token> =
+                gone.iter().filter_map(|place| tokens.get(*place as usize)).copied().collect();
             if gone.len() as u64 == staged.run.len() {
                 continue;
             }

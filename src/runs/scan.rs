@@ -36,7 +36,8 @@ impl Scan {
         let mut tokens = Vec::new();
         for block in first..end {
             let range = layout.block_range(block);
-            let piece = bytes.get((range.start - start) as usize..(range.end - start) as usize).unwrap_or_default();
+            let piece =
+                bytes.get((range.start - start) as usize..(range.end - start) as usize).unwrap_or_default();
             tokens.extend(self.meta.decode_block(block, piece)?);
         }
         self.next = end;
@@ -52,11 +53,13 @@ impl Scan {
         }
         let layout = self.meta.layout();
         let start = layout.commit_range(first).start;
-        let bytes = store.get_range(self.meta.object(), start..layout.commit_range(self.next - 1).end).await?;
+        let bytes =
+            store.get_range(self.meta.object(), start..layout.commit_range(self.next - 1).end).await?;
         let mut commits = Vec::with_capacity(tokens.len());
         for block in first..self.next {
             let range = layout.commit_range(block);
-            let piece = bytes.get((range.start - start) as usize..(range.end - start) as usize).unwrap_or_default();
+            let piece =
+                bytes.get((range.start - start) as usize..(range.end - start) as usize).unwrap_or_default();
             commits.extend(self.meta.decode_commits(block, piece)?);
         }
         Ok(Some(Piece { tokens, commits: Commits::Each(commits) }))

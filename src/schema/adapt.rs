@@ -6,6 +6,7 @@ use arrow::array::{
     Array, ArrayRef, AsArray, FixedSizeListArray, ListArray, MapArray, RecordBatch, RecordBatchOptions,
     StructArray, new_null_array,
 };
+use arrow::buffer::NullBuffer;
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, SchemaRef};
 use std::sync::Arc;
@@ -73,7 +74,9 @@ fn adapt_array(array: &ArrayRef, to: &DataType, path: &str) -> Result<ArrayRef, 
         }
         (DataType::Struct(fields), DataType::Struct(wanted)) => {
             let rows = array.as_struct();
-            let members = adapt_members(fields, rows.columns(), wanted, rows.len(), path)?;
+            let columns: Vec<ArrayRef> =
+                rows.columns().iter().map(|column| masked(column, rows.nulls())).collect();
+            let members = adapt_members(fields, &columns, wanted, rows.len(), path)?;
             let nulls = rows.nulls().cloned();
             let adapted = StructArray::try_new_with_length(wanted.clone(), members, nulls, rows.len());
             Ok(Arc::new(adapted.map_err(failed)?))
@@ -114,6 +117,19 @@ fn adapt_array(array: &ArrayRef, to: &DataType, path: &str) -> Result<ArrayRef, 
         }
         (from, to) if holds(&plain(to), &plain(from)) => checked_cast(array, to, path),
         (from, to) => Err(format!("column `{path}` is {from} here and {to} in the table")),
+    }
+}
+
+/// A struct within a struct is null where the outer one is: a reader may leave that unsaid in a struct that is never
+/// null by itself, whose members then seem to lack values.
+fn masked(column: &ArrayRef, outer: Option<&NullBuffer>) -> ArrayRef {
+    let (Some(inner), Some(_)) = (column.as_struct_opt(), outer) else { return Arc::clone(column) };
+    let nulls = NullBuffer::union(inner.nulls(), outer);
+    let (fields, columns, _) = inner.clone().into_parts();
+    match StructArray::try_new_with_length(fields, columns, nulls, inner.len()) {
+        Ok(masked) => Arc::new(masked),
+        // What is wrong with it is told by whoever uses it.
+        Err(_) => Arc::clone(column),
     }
 }
 

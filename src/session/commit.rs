@@ -67,7 +67,11 @@ impl Session {
                 }
                 Proposal::Void(void) => return Err(refused(&void)),
             };
-            debug!(version = entry.version, rivals = news.len(), "another writer was first: judging against it");
+            debug!(
+                version = entry.version,
+                rivals = news.len(),
+                "another writer was first: judging against it"
+            );
             for rival in &news {
                 if let Some(done) = self.rebase(&mut staged, rival).await? {
                     let ledger = self.into_ledger()?;

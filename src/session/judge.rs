@@ -80,7 +80,8 @@ pub(super) async fn judge(
                     no_key.push(row as u32);
                 }
             }
-            let with_key: Vec<u32> = (0..rows).filter(|row| !mask.value(*row)).map(|row| row as u32).collect();
+            let with_key: Vec<u32> =
+                (0..rows).filter(|row| !mask.value(*row)).map(|row| row as u32).collect();
             SortedBatch::of_rows(&tokens.tokens, &with_key)?
         }
     };

@@ -94,7 +94,10 @@ struct Contract {
 
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session").field("store", &self.store).field("session", &self.by.session).finish_non_exhaustive()
+        f.debug_struct("Session")
+            .field("store", &self.store)
+            .field("session", &self.by.session)
+            .finish_non_exhaustive()
     }
 }
 
@@ -114,7 +117,16 @@ impl Session {
         let entries = ledger.state().entries;
         let policy = ledger.state().policy.clone();
         let contract = Contract { schema, base, widened };
-        Self::assemble(Table::Real(Box::new(ledger)), store, known, entries, &policy, contract, options, workers)
+        Self::assemble(
+            Table::Real(Box::new(ledger)),
+            store,
+            known,
+            entries,
+            &policy,
+            contract,
+            options,
+            workers,
+        )
     }
 
     /// Begins a dry run on a table that does not exist yet.
@@ -152,7 +164,8 @@ impl Session {
             Table::Imagined(identity) => &identity.token,
         };
         let mut sink = options.sink;
-        sink.partition_by = policy.partition_by.iter().map(|text| Partition::parse(text)).collect::<Result<_>>()?;
+        sink.partition_by =
+            policy.partition_by.iter().map(|text| Partition::parse(text)).collect::<Result<_>>()?;
         let stager = Stager::new(&contract.schema, spec, &sink, workers, options.memory / 8 * 3)?;
         let own = options.memory / 8 * 3;
         Ok(Self {
@@ -238,7 +251,8 @@ impl Session {
             ));
         }
         let keep_keyless = self.null_key == NullKey::Keep;
-        let replayed = if replay && keep_keyless { std::mem::take(&mut verdicts.no_key).len() as u64 } else { 0 };
+        let replayed =
+            if replay && keep_keyless { std::mem::take(&mut verdicts.no_key).len() as u64 } else { 0 };
         self.keyless += verdicts.keyless;
         let rows = &mut self.source_mut(source)?.rows;
         rows.count(Verdict::Accepted, verdicts.accepted);
@@ -271,11 +285,15 @@ impl Session {
     }
 
     fn source(&self, number: u32) -> Result<&SourceUse> {
-        self.sources.get(number as usize).ok_or_else(|| Error::Internal(format!("there is no source {number}")))
+        self.sources
+            .get(number as usize)
+            .ok_or_else(|| Error::Internal(format!("there is no source {number}")))
     }
 
     fn source_mut(&mut self, number: u32) -> Result<&mut SourceUse> {
-        self.sources.get_mut(number as usize).ok_or_else(|| Error::Internal(format!("there is no source {number}")))
+        self.sources
+            .get_mut(number as usize)
+            .ok_or_else(|| Error::Internal(format!("there is no source {number}")))
     }
 }
 

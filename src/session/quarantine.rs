@@ -84,7 +84,12 @@ pub(crate) struct QuarantineWriter {
 }
 
 impl QuarantineWriter {
-    pub(crate) async fn push(&mut self, store: &Store, namer: &mut Namer, row: &QuarantinedRow) -> Result<()> {
+    pub(crate) async fn push(
+        &mut self,
+        store: &Store,
+        namer: &mut Namer,
+        row: &QuarantinedRow,
+    ) -> Result<()> {
         serde_json::to_writer(&mut self.gathered, row)
             .map_err(|e| Error::Internal(format!("a quarantined row cannot be written as JSON: {e}")))?;
         self.gathered.push(b'\n');

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use arrow::array::BooleanBufferBuilder;
 
+use super::Session;
 use super::commit::Committed;
 use super::judge::Verdicts;
 use super::stage::{Stager, Stats};
-use super::Session;
 use crate::error::{Error, Result};
 use crate::ledger::Entry;
 use crate::ledger::entry::{Body, DataFile, Ingest, InlineTokens, QuarantineFile, RunRef};
@@ -120,13 +120,17 @@ impl Session {
     async fn overlap(&mut self, staged: &mut Staged, theirs: &Ingest) -> Result<Vec<Token>> {
         let store = self.store.clone();
         let mut budget = Budget(self.memory / 8);
-        let mut common = pick(&theirs.inline.0, &staged.tokens.find(&store, &theirs.inline.0, &mut budget).await?);
+        let mut common =
+            pick(&theirs.inline.0, &staged.tokens.find(&store, &theirs.inline.0, &mut budget).await?);
         let ours = staged.tokens.sum().count;
         for run in &theirs.runs {
             let mut theirs = OpenRun::open(&store, run).await?;
             if ours < theirs.len() / 16 {
                 // A small commit against a large one: look up ours in theirs.
-                common.extend(pick(&staged.tokens.inline.0, &theirs.find(&store, &staged.tokens.inline.0, &mut budget).await?));
+                common.extend(pick(
+                    &staged.tokens.inline.0,
+                    &theirs.find(&store, &staged.tokens.inline.0, &mut budget).await?,
+                ));
                 for own in &staged.tokens.runs {
                     let mut scan = Scan::new(Arc::clone(own.run.meta()));
                     while let Some(tokens) = scan.next_tokens(&store).await? {
@@ -258,8 +262,8 @@ impl<'a> Origin<'a> {
     fn next(&mut self) -> Result<u32> {
         while self.left == 0 {
             let segment = self.segments.next();
-            (self.source, self.left) =
-                *segment.ok_or_else(|| Error::Internal("a staged file has more rows than were put into it".into()))?;
+            (self.source, self.left) = *segment
+                .ok_or_else(|| Error::Internal("a staged file has more rows than were put into it".into()))?;
         }
         self.left -= 1;
         Ok(self.source)

@@ -203,7 +203,8 @@ impl Stager {
             && sink::copyable(&group, layout)
         {
             self.flush(store, namer, folder).await?;
-            let job = Job { folder: folder.to_owned(), layout: layout.clone(), work: Work::Copy(group), stats };
+            let job =
+                Job { folder: folder.to_owned(), layout: layout.clone(), work: Work::Copy(group), stats };
             return self.enqueue(store, namer, job).await;
         }
         let layout = match source.filter(FileLayout::encodes) {
@@ -215,7 +216,8 @@ impl Stager {
             let contract = Arc::clone(layout.row_schema());
             let batches = self.workers.start(move || {
                 let url = group.file().url().to_owned();
-                let adapt = |batch: Result<_>| schema::adapt(&batch?, &contract).map_err(|e| Error::input(&url, e));
+                let adapt =
+                    |batch: Result<_>| schema::adapt(&batch?, &contract).map_err(|e| Error::input(&url, e));
                 group.rows(keep.as_ref(), BATCH_ROWS)?.map(adapt).collect::<Result<Vec<_>>>()
             });
             let batches = batches.await?;
@@ -228,7 +230,12 @@ impl Stager {
     }
 
     /// From here on rows may have the columns of `contract`.
-    pub(super) async fn widen(&mut self, store: &Store, namer: &mut Namer, contract: &SchemaRef) -> Result<()> {
+    pub(super) async fn widen(
+        &mut self,
+        store: &Store,
+        namer: &mut Namer,
+        contract: &SchemaRef,
+    ) -> Result<()> {
         self.flush_all(store, namer).await?;
         self.contract = Arc::clone(contract);
         self.key = self.spec.bind(contract, "the table's schema")?;
@@ -267,7 +274,8 @@ impl Stager {
             let tokens = self.key.tokenise(&batch)?;
             let keyless = |row: usize| tokens.keyless.as_ref().is_some_and(|mask| mask.value(row));
             let with_key = tokens.tokens.iter().enumerate().filter(|(row, _)| !keyless(*row));
-            let sum = with_key.fold(TokenSum::default(), |sum, (_, token)| sum.plus(TokenSum { count: 1, sum: token.0 }));
+            let sum = with_key
+                .fold(TokenSum::default(), |sum, (_, token)| sum.plus(TokenSum { count: 1, sum: token.0 }));
             let rows = batch.num_rows() as u64;
             let stats = Stats { rows, keyless: rows - sum.count, tokens: sum, origin: vec![(source, rows)] };
             self.gather(store, namer, &folder, vec![batch], stats, layout).await?;
@@ -285,7 +293,8 @@ impl Stager {
         stats: Stats,
         layout: &FileLayout,
     ) -> Result<()> {
-        if self.ways.get(folder).is_some_and(|way| way.layout.as_ref().is_some_and(|before| before != layout)) {
+        if self.ways.get(folder).is_some_and(|way| way.layout.as_ref().is_some_and(|before| before != layout))
+        {
             self.flush(store, namer, folder).await?;
         }
         self.uses += 1;
@@ -310,7 +319,9 @@ impl Stager {
         }
         while self.ways.values().filter(|way| way.file.is_some()).count() > OPEN_FILES {
             let open = self.ways.iter().filter(|(_, way)| way.file.is_some());
-            let Some(folder) = open.min_by_key(|(_, way)| way.used).map(|(folder, _)| folder.clone()) else { break };
+            let Some(folder) = open.min_by_key(|(_, way)| way.used).map(|(folder, _)| folder.clone()) else {
+                break;
+            };
             self.drain_jobs(store, namer, 0).await?;
             if let Some(file) = self.ways.get_mut(&folder).and_then(|way| way.file.take()) {
                 self.done.push(file.close().await?);
@@ -329,7 +340,9 @@ impl Stager {
 
     /// Has the rows gathered for a folder encoded.
     async fn flush(&mut self, store: &Store, namer: &mut Namer, folder: &str) -> Result<()> {
-        let Some(way) = self.ways.get_mut(folder).filter(|way| !way.gathered.is_empty()) else { return Ok(()) };
+        let Some(way) = self.ways.get_mut(folder).filter(|way| !way.gathered.is_empty()) else {
+            return Ok(());
+        };
         let batches = std::mem::take(&mut way.gathered);
         let stats = std::mem::take(&mut way.stats);
         way.gathered_bytes = 0;
@@ -357,7 +370,9 @@ impl Stager {
         self.uses += 1;
         let way = self.ways.entry(job.folder.clone()).or_default();
         way.used = self.uses;
-        if let Some(file) = way.file.take_if(|file| *file.writer.layout() != job.layout || file.writer.is_full()) {
+        if let Some(file) =
+            way.file.take_if(|file| *file.writer.layout() != job.layout || file.writer.is_full())
+        {
             self.done.push(file.close().await?);
         }
         let mut file = match way.file.take() {

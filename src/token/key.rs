@@ -139,7 +139,7 @@ impl TokenSpec {
 }
 
 /// A name as a path: the longest literal name first, then ever shorter ones with the rest as a member of a struct.
-fn resolve(fields: &Fields, name: &str) -> Option<Vec<String>> {
+pub(crate) fn resolve(fields: &Fields, name: &str) -> Option<Vec<String>> {
     if fields.iter().any(|field| field.name() == name) {
         return Some(vec![name.to_owned()]);
     }

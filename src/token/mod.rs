@@ -22,6 +22,7 @@ mod text;
 
 pub use bound::{BoundKey, Tokens};
 pub use hash::{TokenHash, TokenKey};
+pub(crate) use key::resolve;
 pub use key::{KeyColumn, TokenSpec};
 pub use kind::KeyKind;
 

@@ -69,7 +69,11 @@ pub async fn compact(ledger: &mut Ledger, memory: u64) -> Result<CompactReport> 
     compact_by(ledger, memory, everything).await
 }
 
-async fn compact_by(ledger: &mut Ledger, memory: u64, choose: fn(&State) -> Option<Choice>) -> Result<CompactReport> {
+async fn compact_by(
+    ledger: &mut Ledger,
+    memory: u64,
+    choose: fn(&State) -> Option<Choice>,
+) -> Result<CompactReport> {
     let mut report = CompactReport { runs_before: ledger.state().runs.len(), ..CompactReport::default() };
     let session = random::identity()?;
     let by = Proposer { session: session.clone(), writer: session::writer_label() };
@@ -94,7 +98,9 @@ async fn compact_by(ledger: &mut Ledger, memory: u64, choose: fn(&State) -> Opti
                     debug!("another compaction was first: {name} is no longer live");
                     break false;
                 }
-                Proposal::Void(void) => return Err(Error::Refused(format!("the compaction is void: {void}"))),
+                Proposal::Void(void) => {
+                    return Err(Error::Refused(format!("the compaction is void: {void}")));
+                }
             }
         };
         if committed {
@@ -186,9 +192,9 @@ async fn merge(ledger: &Ledger, namer: &mut Namer, choice: &Choice, memory: u64)
             Step::Needs(input) => {
                 let piece = match inputs.get_mut(input) {
                     Some(Source::Run(scan, since)) => scan.next_piece(store, *since).await?,
-                    Some(Source::Inline(tokens, since)) => tokens
-                        .take()
-                        .map(|tokens| Piece { tokens: tokens.0, commits: Commits::All(*since) }),
+                    Some(Source::Inline(tokens, since)) => {
+                        tokens.take().map(|tokens| Piece { tokens: tokens.0, commits: Commits::All(*since) })
+                    }
                     None => None,
                 };
                 match piece {
@@ -246,17 +252,21 @@ mod tests {
     #[test]
     fn the_number_of_runs_stays_logarithmic() {
         let mut runs: Vec<u64> = Vec::new();
-        for _ in 0..2000 {
-            runs.push(50_000);
+        for commit in 0..2000 {
+            runs.push(50_000 + commit % 2);
             while let Some(choice) = due(&state(&runs)) {
-                let merged: BTreeSet<usize> =
-                    choice.runs.iter().map(|name| name["run-".len()..].parse::<usize>().unwrap() - 1).collect();
+                let merged: BTreeSet<usize> = choice
+                    .runs
+                    .iter()
+                    .map(|name| name["run-".len()..].parse::<usize>().unwrap() - 1)
+                    .collect();
                 let sum = merged.iter().map(|at| runs[*at]).sum();
-                runs = runs.iter().enumerate().filter(|(at, _)| !merged.contains(at)).map(|(_, n)| *n).collect();
+                runs =
+                    runs.iter().enumerate().filter(|(at, _)| !merged.contains(at)).map(|(_, n)| *n).collect();
                 runs.push(sum);
             }
         }
-        assert_eq!(runs.iter().sum::<u64>(), 2000 * 50_000);
+        assert_eq!(runs.iter().sum::<u64>(), 2000 * 50_000 + 1000);
         assert!(runs.len() <= 3 * 8, "{} runs", runs.len());
     }
 }

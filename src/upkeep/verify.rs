@@ -125,7 +125,9 @@ async fn verify_index(ledger: &Ledger, report: &mut VerifyReport) -> Result<()> 
     let mut inputs = Vec::new();
     for run in state.runs.values() {
         match OpenRun::open(store, &run.item).await {
-            Ok(open) => inputs.push((run.item.name.clone(), Some(Scan::new(Arc::clone(open.meta()))), Vec::new())),
+            Ok(open) => {
+                inputs.push((run.item.name.clone(), Some(Scan::new(Arc::clone(open.meta()))), Vec::new()))
+            }
             Err(error) => report.problems.push(error.to_string()),
         }
     }
@@ -251,7 +253,10 @@ impl Seen {
             return Err(Error::corrupt(&file.name, "it is absent"));
         };
         if found.size != file.bytes {
-            return Err(Error::corrupt(&file.name, format!("{} bytes instead of {}", found.size, file.bytes)));
+            return Err(Error::corrupt(
+                &file.name,
+                format!("{} bytes instead of {}", found.size, file.bytes),
+            ));
         }
         let input = Input::of_object(&self.store, &file.name, file.bytes)?;
         let (whole, name) = (input.clone(), file.name.clone());
@@ -276,7 +281,9 @@ impl Seen {
         }
         report.rows += rows;
         if check.await? != file.check {
-            report.problems.push(format!("{}: its bytes do not have the checksum in its manifest", file.name));
+            report
+                .problems
+                .push(format!("{}: its bytes do not have the checksum in its manifest", file.name));
         }
         if (rows, keyless, sum) != (file.rows, file.keyless, file.tokens) {
             report.problems.push(format!(
@@ -290,7 +297,8 @@ impl Seen {
     /// Compares some rows of a file, the first of which is its row `first`. Returns the sum of their tokens.
     async fn compare(&mut self, tokens: &Tokens, file: &str, first: u64) -> Result<TokenSum> {
         let keyless = |row: usize| tokens.keyless.as_ref().is_some_and(|mask| mask.value(row));
-        let rows: Vec<u32> = (0..tokens.tokens.len()).filter(|row| !keyless(*row)).map(|row| row as u32).collect();
+        let rows: Vec<u32> =
+            (0..tokens.tokens.len()).filter(|row| !keyless(*row)).map(|row| row as u32).collect();
         let mut batch = SortedBatch::of_rows(&tokens.tokens, &rows)?;
         let sum = TokenSum::of(batch.tokens());
         let place = |row: &u32| format!("row {} of {file}", first + u64::from(*row));

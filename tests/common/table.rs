@@ -106,7 +106,8 @@ pub fn rows(table: &Path) -> Vec<Event> {
 }
 
 pub fn events(file: &Path) -> Vec<Event> {
-    let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(file).unwrap()).unwrap().build().unwrap();
+    let reader =
+        ParquetRecordBatchReaderBuilder::try_new(File::open(file).unwrap()).unwrap().build().unwrap();
     let mut all = Vec::new();
     for batch in reader {
         let batch = batch.unwrap();
@@ -141,7 +142,10 @@ pub fn problems(table: &Path) -> Vec<String> {
 }
 
 /// The plain oracle: first wins, rows without a key are not kept.
-pub fn first_of_each<'a>(known: &mut HashSet<String>, events: impl IntoIterator<Item = &'a Event>) -> Vec<Event> {
+pub fn first_of_each<'a>(
+    known: &mut HashSet<String>,
+    events: impl IntoIterator<Item = &'a Event>,
+) -> Vec<Event> {
     let first = |event: &&Event| event.id.as_ref().is_some_and(|id| known.insert(id.clone()));
     events.into_iter().filter(first).cloned().collect()
 }
