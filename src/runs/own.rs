@@ -80,10 +80,11 @@ impl Own {
         namer: &mut Namer,
         tokens: &[Token],
     ) -> Result<Vec<u32>> {
-        let mut known = self.find_spilled(store, tokens).await?;
+        // Before anything is looked up: what is spilled now must be found among the runs, not in the emptied set.
         if !self.set.is_empty() && self.set.memory_after(tokens.len()) as u64 > self.memory {
             self.spill(store, namer).await?;
         }
+        let mut known = self.find_spilled(store, tokens).await?;
         let new: Vec<Token>;
         let unseen = if known.is_empty() {
             tokens

@@ -67,8 +67,7 @@ impl Session {
                 }
             }
             Body::Policy { policy } => {
-                let asked = self.null_key;
-                if policy.null_key != asked || policy.partition_by != self.partition_by {
+                if policy.null_key != self.null_key || policy.partition_by != self.partition_by {
                     return Err(Error::Refused(format!(
                         "version {} changed the table's policy while this run was under way; nothing was committed. \
                          Run again",
@@ -154,8 +153,6 @@ impl Session {
         self.namer.advance(entries);
         let store = self.store.clone();
         let spec = self.identity().token.clone();
-        let mut stager =
-            Stager::new(&self.contract.schema, &spec, &self.rewriting(), &self.workers, self.memory / 4)?;
         let mut kept = Vec::new();
         let mut gone: BTreeMap<u32, u64> = BTreeMap::new();
         for file in std::mem::take(&mut staged.files) {
@@ -176,14 +173,17 @@ impl Session {
                 continue;
             }
             self.keyless -= file.keyless - groups.iter().map(|(_, _, stats)| stats.keyless).sum::<u64>();
-            let folder = folder(&file.name);
+            // A stager for each file, so that what replaces it stands where it stood.
+            let (folder, options) = (folder(&file.name), self.rewriting());
+            let mut stager =
+                Stager::new(&self.contract.schema, &spec, &options, &self.workers, self.memory / 4)?;
             for (group, verdicts, stats) in groups {
                 if verdicts.accepted > 0 {
                     stager.push_group(&store, &mut self.namer, folder, group, verdicts, stats).await?;
                 }
             }
+            kept.extend(stager.finish(&store, &mut self.namer).await?);
         }
-        kept.extend(stager.finish(&store, &mut self.namer).await?);
         staged.files = kept;
         staged.tokens.remove(&store, &mut self.namer, &revoked.tokens).await?;
         for (number, source) in (0..).zip(&mut self.sources) {

@@ -59,7 +59,14 @@ impl Inference {
     /// that were only null are not added. To be used on rows that a decoder for `contract` accepted, which
     /// then all fit.
     pub fn widen(&self, contract: &Schema) -> Result<Schema> {
-        let fields = widened(contract.fields(), &self.members, "")?;
+        let fields = widened(contract.fields(), &self.members, "", Mixture::Refused)?;
+        self.checked(Schema::new_with_metadata(fields, contract.metadata().clone()))
+    }
+
+    /// As [`widen`](Self::widen), of rows that may not all fit `contract`: a struct or list for which other things
+    /// were seen as well stays as it is.
+    pub fn widen_loosely(&self, contract: &Schema) -> Result<Schema> {
+        let fields = widened(contract.fields(), &self.members, "", Mixture::LeftAlone)?;
         self.checked(Schema::new_with_metadata(fields, contract.metadata().clone()))
     }
 
@@ -203,12 +210,19 @@ fn skip(steps: &mut Steps<'_>) {
 }
 
 /// `fields` and, after them, the members that they lack. `path` is for messages.
-fn widened(fields: &Fields, seen: &Members, path: &str) -> Result<Vec<FieldRef>> {
+/// What becomes of a nested column for which other things were seen as well.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mixture {
+    Refused,
+    LeftAlone,
+}
+
+fn widened(fields: &Fields, seen: &Members, path: &str, mixture: Mixture) -> Result<Vec<FieldRef>> {
     let mut all = Vec::with_capacity(fields.len());
     for field in fields {
         let path = format!("{path}{}", field.name());
         all.push(match seen.get(field.name()) {
-            Some(shape) => widened_field(field, shape, &path)?,
+            Some(shape) => widened_field(field, shape, &path, mixture)?,
             None => field.clone(),
         });
     }
@@ -217,8 +231,11 @@ fn widened(fields: &Fields, seen: &Members, path: &str) -> Result<Vec<FieldRef>>
     Ok(all)
 }
 
-fn widened_field(field: &FieldRef, shape: &Shape, path: &str) -> Result<FieldRef> {
+fn widened_field(field: &FieldRef, shape: &Shape, path: &str, mixture: Mixture) -> Result<FieldRef> {
     if is_json(field) || !field.data_type().is_nested() || shape.is_unknown() {
+        return Ok(field.clone());
+    }
+    if shape.is_json() && mixture == Mixture::LeftAlone {
         return Ok(field.clone());
     }
     if shape.is_json() {
@@ -229,14 +246,16 @@ fn widened_field(field: &FieldRef, shape: &Shape, path: &str) -> Result<FieldRef
     let same = |kind| Ok(Arc::new(Field::clone(field).with_data_type(kind)));
     match (field.data_type(), shape.members(), shape.items()) {
         (DataType::Struct(fields), Some(members), _) => {
-            same(DataType::Struct(widened(fields, members, &format!("{path}."))?.into()))
+            same(DataType::Struct(widened(fields, members, &format!("{path}."), mixture)?.into()))
         }
-        (DataType::List(item), _, Some(items)) => same(DataType::List(widened_field(item, items, path)?)),
+        (DataType::List(item), _, Some(items)) => {
+            same(DataType::List(widened_field(item, items, path, mixture)?))
+        }
         (DataType::LargeList(item), _, Some(items)) => {
-            same(DataType::LargeList(widened_field(item, items, path)?))
+            same(DataType::LargeList(widened_field(item, items, path, mixture)?))
         }
         (DataType::FixedSizeList(item, size), _, Some(items)) => {
-            same(DataType::FixedSizeList(widened_field(item, items, path)?, *size))
+            same(DataType::FixedSizeList(widened_field(item, items, path, mixture)?, *size))
         }
         (DataType::Map(entries, sorted), Some(members), _) => match entries.data_type() {
             DataType::Struct(pair) => {
@@ -244,7 +263,7 @@ fn widened_field(field: &FieldRef, shape: &Shape, path: &str) -> Result<FieldRef
                 let mut all = Shape::default();
                 members.shapes.iter().for_each(|shape| all.join(shape.clone()));
                 if let Some(value) = pair.get_mut(1) {
-                    *value = widened_field(value, &all, path)?;
+                    *value = widened_field(value, &all, path, mixture)?;
                 }
                 let entries = Field::clone(entries).with_data_type(DataType::Struct(pair.into()));
                 same(DataType::Map(Arc::new(entries), *sorted))

@@ -78,7 +78,7 @@ pub const MAX_DEPTH: usize = 128;
 pub const MAX_LINE: usize = 64 << 20;
 
 /// The usual size of a block.
-pub const BLOCK_BYTES: usize = 4 << 20;
+pub const BLOCK_BYTES: usize = 2 << 20;
 
 /// A nested object with more different member names than this, over all rows, is kept as JSON text: it is a
 /// dictionary, not a record.
