@@ -244,6 +244,12 @@ impl Ledger {
                 bytes.len()
             )));
         }
+        // What no reader can read must never stand in a ledger: it would close the table for good.
+        if let Err(error) = Entry::decode(&object, &bytes) {
+            return Err(Error::Refused(format!(
+                "the manifest of this commit could not be read back ({error}); nothing was committed"
+            )));
+        }
         let mut pause = self.patience.first_pause;
         let mut trouble = String::from("the store says that it exists, and that it does not");
         // The runtime's timer ends the asking, nothing else: no decision about what stands in the ledger uses it.

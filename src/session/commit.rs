@@ -96,9 +96,17 @@ impl Session {
                 "another writer was first: judging against it"
             );
             for rival in &news {
-                if let Some(done) = self.rebase(&mut staged, rival).await? {
-                    let ledger = self.into_ledger()?;
-                    return Ok((done, ledger));
+                let oldest = staged.oldest();
+                match self.rebase(&mut staged, rival).await {
+                    Ok(None) => {}
+                    Ok(Some(done)) => return Ok((done, self.into_ledger()?)),
+                    Err(error) => {
+                        // A vacuum may have deleted what was being read, and then that is the reason to tell.
+                        if self.ledger()?.refresh().await.is_ok() {
+                            self.check_floor(oldest)?;
+                        }
+                        return Err(error);
+                    }
                 }
             }
             losses += 1;
@@ -168,7 +176,7 @@ impl Session {
 }
 
 /// Void entries are foreseen and never sent. Most cannot happen, because a rebase follows every rival.
-fn refused(void: &Void) -> Error {
+pub(super) fn refused(void: &Void) -> Error {
     match void {
         Void::BelowFloor(_) => Error::Refused(format!(
             "the commit came too late: {void}, because a vacuum ran meanwhile. Nothing was committed; run again"

@@ -67,6 +67,8 @@ pub struct Session {
     quarantine: QuarantineWriter,
     contract: Contract,
     null_key: NullKey,
+    /// Whether `null_key` is what the table's policy says, not what the run asked for itself.
+    null_key_by_policy: bool,
     memory: u64,
     dry_run: bool,
     sink: SinkOptions,
@@ -183,6 +185,7 @@ impl Session {
             quarantine: QuarantineWriter::default(),
             contract,
             null_key: options.null_key.unwrap_or(policy.null_key),
+            null_key_by_policy: options.null_key.is_none(),
             memory: options.memory,
             dry_run: options.dry_run,
             batch: options.batch,

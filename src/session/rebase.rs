@@ -9,12 +9,14 @@ use std::sync::Arc;
 use arrow::array::BooleanBufferBuilder;
 
 use super::Session;
-use super::commit::Committed;
+use super::commit::{Committed, refused};
 use super::judge::Verdicts;
 use super::stage::{Stager, Stats};
 use crate::error::{Error, Result};
 use crate::ledger::Entry;
 use crate::ledger::entry::{Body, DataFile, Ingest, InlineTokens, QuarantineFile, RunRef};
+use crate::ledger::name::StagedName;
+use crate::ledger::state::Void;
 use crate::runs::{Budget, OpenRun, Scan, Tokens};
 use crate::schema;
 use crate::source::input::Input;
@@ -32,6 +34,16 @@ pub(super) struct Staged {
     pub(super) files: Vec<DataFile>,
     pub(super) tokens: Tokens,
     pub(super) quarantine: Option<QuarantineFile>,
+}
+
+impl Staged {
+    /// The object that was staged first, with its stage.
+    pub(super) fn oldest(&self) -> Option<(u64, String)> {
+        let names = (self.files.iter().map(|file| &file.name))
+            .chain(self.tokens.runs.iter().map(|run| &run.reference.name))
+            .chain(self.quarantine.iter().map(|file| &file.name));
+        names.filter_map(|name| Some((StagedName::parse(name)?.stage, name.clone()))).min()
+    }
 }
 
 /// Rows to be taken out of what was staged.
@@ -59,6 +71,7 @@ impl Session {
                         batch.id, rival.version
                     )));
                 }
+                self.check_floor(staged.oldest())?;
                 self.adopt_schema()?;
                 let sources = self.revoke_sources(rival.version, theirs);
                 let tokens = self.overlap(staged, theirs).await?;
@@ -67,7 +80,8 @@ impl Session {
                 }
             }
             Body::Policy { policy } => {
-                if policy.null_key != self.null_key || policy.partition_by != self.partition_by {
+                let judged_otherwise = self.null_key_by_policy && policy.null_key != self.null_key;
+                if judged_otherwise || policy.partition_by != self.partition_by {
                     return Err(Error::Refused(format!(
                         "version {} changed the table's policy while this run was under way; nothing was committed. \
                          Run again",
@@ -79,6 +93,15 @@ impl Session {
             Body::Compact(_) | Body::Fence { .. } | Body::Create(_) => {}
         }
         Ok(None)
+    }
+
+    /// What was staged below the floor may be gone: it can neither be committed, nor be read to be written anew.
+    pub(super) fn check_floor(&mut self, oldest: Option<(u64, String)>) -> Result<()> {
+        let floor = self.ledger()?.state().floor;
+        match oldest {
+            Some((stage, name)) if stage < floor => Err(refused(&Void::BelowFloor(name))),
+            _ => Ok(()),
+        }
     }
 
     /// Derives the contract anew from the schema that now stands.

@@ -406,7 +406,7 @@ impl Stager {
             Some(file) => file,
             None => {
                 self.open_files += 1;
-                OpenFile::begin(store, namer, &job, self.key.paths()).await?
+                OpenFile::begin(store, namer, &job.folder, &job.layout, self.key.paths()).await?
             }
         };
         match job.work {
@@ -456,10 +456,16 @@ impl std::fmt::Debug for OpenFile {
 }
 
 impl OpenFile {
-    async fn begin(store: &Store, namer: &mut Namer, job: &Job, key: Vec<Vec<String>>) -> Result<Self> {
-        let separator = if job.folder.is_empty() { "" } else { "/" };
-        let name = namer.next(&format!("{}{separator}{}", name::DATA, job.folder), "parquet");
-        let writer = FileWriter::new(job.layout.clone(), key)?;
+    async fn begin(
+        store: &Store,
+        namer: &mut Namer,
+        folder: &str,
+        layout: &FileLayout,
+        key: Vec<Vec<String>>,
+    ) -> Result<Self> {
+        let separator = if folder.is_empty() { "" } else { "/" };
+        let name = namer.next(&format!("{}{separator}{folder}", name::DATA), "parquet");
+        let writer = FileWriter::new(layout.clone(), key)?;
         let upload = store.create(&name).await?;
         Ok(Self { name, writer, upload, hash: Box::new(Xxh3::new()), stats: Stats::default() })
     }

@@ -7,7 +7,7 @@ use super::decode::{Decoded, not_a_row};
 use super::lines::Block;
 use super::shape::{BOOL, Facts, Members, Shape, TEXT, number_facts};
 use super::walk::{Name, Names, Piece, Walked, walk};
-use super::{Error, is_json};
+use super::{Error, MAX_NESTING, is_json, json_field};
 use crate::error::Result;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema};
 use jiter::{Jiter, Peek};
@@ -52,7 +52,7 @@ impl Inference {
 
     /// The schema that holds all rows seen, every column nullable and in order of appearance.
     pub fn finish(self) -> Result<Schema> {
-        self.checked(Schema::new(self.members.fields(false)))
+        self.checked(Schema::new(shallow(&self.members.fields(false).into(), None, 1)))
     }
 
     /// `contract` together with the members that it lacks, after its own; what it has stays as it is. Members
@@ -60,6 +60,7 @@ impl Inference {
     /// then all fit.
     pub fn widen(&self, contract: &Schema) -> Result<Schema> {
         let fields = widened(contract.fields(), &self.members, "", Mixture::Refused)?;
+        let fields = shallow(&fields.into(), Some(contract.fields()), 1);
         self.checked(Schema::new_with_metadata(fields, contract.metadata().clone()))
     }
 
@@ -67,6 +68,7 @@ impl Inference {
     /// were seen as well stays as it is.
     pub fn widen_loosely(&self, contract: &Schema) -> Result<Schema> {
         let fields = widened(contract.fields(), &self.members, "", Mixture::LeftAlone)?;
+        let fields = shallow(&fields.into(), Some(contract.fields()), 1);
         self.checked(Schema::new_with_metadata(fields, contract.metadata().clone()))
     }
 
@@ -210,6 +212,34 @@ fn skip(steps: &mut Steps<'_>) {
 }
 
 /// `fields` and, after them, the members that they lack. `path` is for messages.
+/// Columns as they are, but new ones that nest deeper than [`MAX_NESTING`] end in JSON text: readers of the field
+/// choke on deeper schemas, and a manifest holds a schema as nested JSON.
+fn shallow(fields: &Fields, known: Option<&Fields>, depth: usize) -> Fields {
+    let one = |field: &FieldRef| {
+        let known = known.and_then(|known| known.find(field.name())).map(|(_, field)| field);
+        shallow_field(field, known, depth)
+    };
+    fields.iter().map(one).collect()
+}
+
+fn shallow_field(field: &FieldRef, known: Option<&FieldRef>, depth: usize) -> FieldRef {
+    let kind = match (field.data_type(), known.map(|known| known.data_type())) {
+        (DataType::Struct(_) | DataType::List(_), None) if depth >= MAX_NESTING => {
+            return Arc::new(json_field(field.name()));
+        }
+        (DataType::Struct(members), Some(DataType::Struct(known))) => {
+            DataType::Struct(shallow(members, Some(known), depth + 1))
+        }
+        (DataType::Struct(members), None) => DataType::Struct(shallow(members, None, depth + 1)),
+        (DataType::List(item), Some(DataType::List(known))) => {
+            DataType::List(shallow_field(item, Some(known), depth + 1))
+        }
+        (DataType::List(item), None) => DataType::List(shallow_field(item, None, depth + 1)),
+        _ => return Arc::clone(field),
+    };
+    Arc::new(field.as_ref().clone().with_data_type(kind))
+}
+
 /// What becomes of a nested column for which other things were seen as well.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mixture {
