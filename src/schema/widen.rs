@@ -299,6 +299,10 @@ mod tests {
                 Timestamp(TimeUnit::Second, None),
                 Timestamp(TimeUnit::Millisecond, None),
             ),
+            (Int32, Float64, Float64),
+            (Int32, Float32, Float64),
+            (UInt16, Float32, Float32),
+            (Int8, Float16, Float16),
         ] {
             assert_eq!(joined(a.clone(), b.clone()).unwrap(), wider, "{a} and {b}");
             assert_eq!(joined(b, a).unwrap(), wider);
@@ -310,7 +314,7 @@ mod tests {
         use DataType::*;
         for (a, b) in [
             (UInt64, Int8),
-            (Int32, Float64),
+            (Int64, Float64),
             (Int64, Utf8),
             (Boolean, Int8),
             (Utf8, Binary),

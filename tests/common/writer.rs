@@ -177,7 +177,7 @@ impl Writer {
             let verdicts = self.session.judge(number, &tokens).await.unwrap();
             for row in &verdicts.no_key {
                 let row = QuarantinedRow::of_record(&url, u64::from(*row), "no key".into(), "{}".into());
-                self.session.reject(number, &row).await.unwrap();
+                self.session.set_aside(&row).await.unwrap();
             }
             self.session.write(Rows { source: number, chunk: Chunk::Batch(batch), verdicts }).await.unwrap();
         }
