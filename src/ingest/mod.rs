@@ -6,6 +6,7 @@ mod reject;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::array::BooleanBufferBuilder;
 use arrow_schema::SchemaRef;
@@ -53,8 +54,16 @@ pub async fn ingest(
     let files = leave_out_table(discover::discover(sources, &discover).await?, &store)?;
     progress.set_total(files.iter().filter_map(|file| file.size).sum());
     let mut unreadable = BTreeMap::new();
+    let created = AtomicBool::new(false);
     loop {
-        let run = Run { store: &store, files: &files, unreadable: &unreadable, options, progress };
+        let run = Run {
+            store: &store,
+            files: &files,
+            unreadable: &unreadable,
+            created: &created,
+            options,
+            progress,
+        };
         match run.go().await {
             Err(Error::Input { source_url, reason }) if options.on_bad_file == OnBadFile::Skip => {
                 let known = files.iter().any(|file| file.url == source_url && file.url != plan::STDIN);
@@ -80,6 +89,8 @@ struct Run<'a> {
     store: &'a Store,
     files: &'a [SourceFile],
     unreadable: &'a BTreeMap<String, String>,
+    /// Whether this or an earlier attempt created the table.
+    created: &'a AtomicBool,
     options: &'a IngestOptions,
     progress: &'a Progress,
 }
@@ -112,12 +123,15 @@ impl Run<'_> {
             ledger.as_ref().and_then(|ledger| ledger.state().schema.clone()).or(options.schema.clone());
         let contract = match given {
             Some(given) if nothing_to_read => Arc::new(given),
+            None if nothing_to_read => return Err(self.nothing_readable()),
             given => plan::contract(&planned, given.as_ref(), options, &workers).await?,
         };
         let before = ledger.as_ref().and_then(|ledger| ledger.state().schema.clone());
-        let created = ledger.is_none();
+        if ledger.is_none() {
+            self.created.store(true, Ordering::Relaxed);
+        }
         let session = self.begin(ledger, Arc::clone(&contract), batch, &workers).await?;
-        self.run(session, planned, contract, workers, before.as_ref(), created).await
+        self.run(session, planned, contract, workers, before.as_ref()).await
     }
 
     /// Judges and writes everything, then commits.
@@ -128,7 +142,6 @@ impl Run<'_> {
         contract: SchemaRef,
         workers: Workers,
         before: Option<&arrow_schema::Schema>,
-        created: bool,
     ) -> Result<IngestReport> {
         let options = self.options;
         let mut numbers = Vec::with_capacity(planned.len());
@@ -170,7 +183,7 @@ impl Run<'_> {
             let mut report = self.report(None);
             report.rows = session.forecast();
             report.new_columns = new_columns;
-            report.created = created;
+            report.created = self.created.load(Ordering::Relaxed);
             report.sources = session.sources().len() as u64;
             return Ok(report);
         }
@@ -183,7 +196,7 @@ impl Run<'_> {
         }
         let mut report = self.report(Some(&committed));
         report.committed = !committed.batch_replayed;
-        report.created = created;
+        report.created = self.created.load(Ordering::Relaxed);
         report.new_columns = new_columns;
         report.sources = sources;
         Ok(report)
@@ -322,6 +335,14 @@ impl Run<'_> {
             }
         }
         report
+    }
+
+    /// No source could be read, and there is no table yet whose schema could stand for theirs.
+    fn nothing_readable(&self) -> Error {
+        match self.unreadable.first_key_value() {
+            Some((url, reason)) => Error::input(url, format!("{reason} (and no other source can be read)")),
+            None => Error::Internal("a run without sources needs no schema".into()),
+        }
     }
 
     fn report(&self, committed: Option<&Committed>) -> IngestReport {

@@ -98,7 +98,8 @@ pub(super) async fn contract(
     workers: &Workers,
 ) -> Result<SchemaRef> {
     let mut contract = given.cloned();
-    for file in to_read(planned).filter(|file| file.format == Format::Parquet) {
+    let parquet: Vec<&SourceFile> = to_read(planned).filter(|file| file.format == Format::Parquet).collect();
+    for file in parquet {
         let (source, url) = (file.clone(), file.url.clone());
         let found =
             workers.start(move || Ok(Arc::clone(ParquetFile::open(source.open()?, &url)?.schema()))).await?;
