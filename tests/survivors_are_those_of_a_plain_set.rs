@@ -93,6 +93,19 @@ fn a_session_that_spills_is_as_exact_as_one_that_does_not() {
     assert_eq!(table::problems(&table), Vec::<String>::new());
 }
 
+/// Each row group repeats half of the one before: also the one that makes the set spill.
+#[test]
+fn repeats_of_what_spills_at_that_very_moment_are_dropped() {
+    let folder = tempfile::tempdir().unwrap();
+    let event = |i: i64| Event { id: Some(format!("key-{}", i / 10_000 * 5_000 + i % 10_000)), n: i };
+    let events: Vec<Event> = (0..300_000).map(event).collect();
+    let sources = [table::write(folder.path(), "all", Shape::Parquet { group: 10_000 }, &events)];
+    let table = folder.path().join("table");
+    let report = table::run(&table, &sources, &table::options(4 * MIB, 2)).unwrap();
+    assert_eq!((report.rows.accepted, report.rows.duplicate), (155_000, 145_000));
+    assert_eq!(table::problems(&table), Vec::<String>::new());
+}
+
 /// The same inputs in the same order give the same bytes' worth of rows, whatever the number of threads.
 #[test]
 fn threads_change_nothing() {

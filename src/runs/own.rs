@@ -80,10 +80,11 @@ impl Own {
         namer: &mut Namer,
         tokens: &[Token],
     ) -> Result<Vec<u32>> {
-        let mut known = self.find_spilled(store, tokens).await?;
+        // First, so that what is spilled now is looked through with all that was spilled before.
         if !self.set.is_empty() && self.set.memory_after(tokens.len()) as u64 > self.memory {
             self.spill(store, namer).await?;
         }
+        let mut known = self.find_spilled(store, tokens).await?;
         let new: Vec<Token>;
         let unseen = if known.is_empty() {
             tokens

@@ -46,7 +46,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// With no memory at all every batch spills; with much of it none does.
     #[test]
@@ -83,6 +83,16 @@ proptest! {
             assert!(staged.find(&store, &gone, &mut Budget(0)).await.unwrap().is_empty());
         });
     }
+}
+
+#[tokio::test]
+async fn a_batch_that_makes_the_set_spill_is_compared_with_what_spills() {
+    let (store, mut namer) = (memory(), namer());
+    let mut own = Own::new(0);
+    assert!(own.insert(&store, &mut namer, &ascending(0, 100)).await.unwrap().is_empty());
+    assert_eq!(own.insert(&store, &mut namer, &ascending(0, 100)).await.unwrap().len(), 100);
+    assert_eq!(own.spilled.len(), 1);
+    assert_eq!(own.sum().count, 100);
 }
 
 #[tokio::test]
