@@ -1,4 +1,70 @@
 //! Exactly-once for data lakes, at the last step: the sink.
+//!
+//! `dedupe` reads events that were delivered *at least once* (Parquet, NDJSON, record batches), drops every row whose
+//! key was already accepted, by any writer, in any earlier run, and commits the rest as Parquet together with an
+//! immutable record of what happened. Its memory, the set of accepted keys, lies in the same folder or bucket as the
+//! data.
+//!
+//! It is **not** a database, a query engine or a lock service, and needs none of them: one conditional write is all
+//! it asks of a store. It does not update or delete rows, does not merge versions of a record, and does not guess:
+//! what it cannot read exactly it keeps out, with the reason, or refuses.
+//!
+//! # Example
+//!
+//! ```
+//! use dedupe::ingest::ingest;
+//! use dedupe::ledger::Ledger;
+//! use dedupe::options::IngestOptions;
+//! use dedupe::report::Progress;
+//! use dedupe::store::Store;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let folder = tempfile::tempdir()?;
+//! let at = |name: &str| folder.path().join(name).display().to_string();
+//! std::fs::write(at("monday.ndjson"), "{\"id\":1,\"v\":\"a\"}\n{\"id\":2,\"v\":\"b\"}\n{\"id\":1,\"v\":\"a\"}\n")?;
+//! std::fs::write(at("tuesday.ndjson"), "{\"id\":2,\"v\":\"b\"}\n{\"id\":3,\"v\":\"c\"}\n")?;
+//!
+//! // The first run creates the table and fixes its key.
+//! let mut options = IngestOptions::default();
+//! options.key = Some(vec!["id".to_owned()]);
+//! let report = ingest(&[at("monday.ndjson")], &at("table"), &options, &Progress::default()).await?;
+//! assert_eq!((report.rows.read, report.rows.accepted, report.rows.duplicate), (3, 2, 1));
+//!
+//! // Later runs drop what any run before has accepted: within a file, across files, across formats.
+//! let report = ingest(&[at("tuesday.ndjson")], &at("table"), &options, &Progress::default()).await?;
+//! assert_eq!((report.rows.accepted, report.rows.duplicate), (1, 1));
+//!
+//! // A file that was consumed before is recognised, and its rows are not even read.
+//! let report = ingest(&[at("tuesday.ndjson")], &at("table"), &options, &Progress::default()).await?;
+//! assert_eq!((report.rows.replayed, report.committed), (2, false));
+//!
+//! // The table says what it holds; readers take the list of data files from here, not from a listing.
+//! let ledger = Ledger::open(Store::open(&at("table"), &[])?).await?.ok_or("there is no table")?;
+//! assert_eq!(ledger.version(), 2);
+//! assert_eq!(ledger.state().files.values().map(|file| file.item.rows).sum::<u64>(), 3);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! `examples/embed.rs` shows the floor below: a loop over record batches with a [`session::Session`].
+//!
+//! # The rooms
+//!
+//! Data flows down the page, and code uses what stands below it. (One exception: `sink` copies row groups that
+//! `source::parquet` has opened.)
+//!
+//! ```text
+//!  5 door       cli                                              the command
+//!  4 stories    ingest → session          upkeep                 one run, one writer's life · compact, verify, explain
+//!  3 I/O        source     sink     ledger::log     runs         rows in · rows out · versions · the index on a store
+//!  2 pure       index      schema   ledger::{entry, state}       no I/O, no clock, no randomness
+//!  1 ground     token      store    workers                      identity · bytes under names · how much runs at a time
+//!  0 words      error  verdict  options  policy  report  clock  random
+//! ```
+//!
+//! The words, the formats byte by byte, the commit protocol with its argument, and the choices with their reasons are
+//! in the folder `docs/` of the repository.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs, unreachable_pub, missing_debug_implementations)]

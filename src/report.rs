@@ -111,6 +111,14 @@ impl Progress {
         self.0.bytes_done.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// Forgets what an attempt that failed had counted.
+    pub(crate) fn start_over(&self) {
+        for counter in [&self.0.rows, &self.0.dropped, &self.0.bytes_done] {
+            counter.store(0, Ordering::Relaxed);
+        }
+        self.0.committing.store(false, Ordering::Relaxed);
+    }
+
     pub(crate) fn begin_commit(&self) {
         self.0.committing.store(true, Ordering::Relaxed);
     }

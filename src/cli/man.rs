@@ -25,14 +25,14 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, out: &mut Out) -> Result<Exit, Stop> {
     let page = page(args.command.as_deref())?;
     if out.is_json() {
-        out.json(&json!({ "command": args.command, "page": String::from_utf8_lossy(&page) }))?;
+        out.json(&json!({ "command": args.command, "page": page }))?;
     } else {
-        out.bytes(&page)?;
+        out.text(&page)?;
     }
     Ok(Exit::Done)
 }
 
-fn page(wanted: Option<&str>) -> Result<Vec<u8>, Error> {
+fn page(wanted: Option<&str>) -> Result<String, Error> {
     let mut root = command();
     // Names such as dedupe-ingest and the common flags are filled in here.
     root.build();
@@ -45,9 +45,15 @@ fn page(wanted: Option<&str>) -> Result<Vec<u8>, Error> {
     };
     let mut page = Vec::new();
     Man::new(command)
+        .source(concat!("dedupe ", env!("CARGO_PKG_VERSION")))
+        .manual("dedupe")
         .render(&mut page)
         .map_err(|e| Error::Internal(format!("the manual page cannot be written: {e}")))?;
-    Ok(page)
+    // What follows the help is one section without a name to the generator, and two to a reader.
+    let page = String::from_utf8_lossy(&page);
+    Ok(page
+        .replace(".SH EXTRA\nExamples:\n", ".SH EXAMPLES\n")
+        .replace("\nExit codes:\n", "\n.SH \"EXIT STATUS\"\n"))
 }
 
 #[cfg(test)]
@@ -56,11 +62,11 @@ mod tests {
 
     #[test]
     fn every_command_has_a_page_and_the_first_tells_the_exit_codes() {
-        let text = |name| String::from_utf8(page(name).unwrap()).unwrap();
+        let text = |name| page(name).unwrap();
         let root = text(None);
-        assert!(root.contains(".TH dedupe 1") && root.contains("Exit codes"), "{root}");
+        assert!(root.contains(".TH dedupe 1") && root.contains("\n.SH \"EXIT STATUS\"\n"), "{root}");
         for sub in command().get_subcommands() {
-            assert!(text(Some(sub.get_name())).contains("Example"), "{}", sub.get_name());
+            assert!(text(Some(sub.get_name())).contains("\n.SH EXAMPLES\n"), "{}", sub.get_name());
         }
         assert!(matches!(page(Some("nonsense")), Err(Error::Usage(_))));
     }

@@ -10,6 +10,7 @@ mod compact;
 mod completions;
 mod exit;
 mod explain;
+mod failure;
 mod files;
 mod ingest;
 mod interrupt;
@@ -22,9 +23,11 @@ mod render;
 mod screen;
 mod show;
 mod status;
+mod summary;
 mod tokens;
 mod values;
 mod verify;
+mod words;
 
 pub use args::command;
 pub use exit::Exit;
@@ -33,7 +36,6 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{ArgMatches, FromArgMatches};
-use serde_json::json;
 
 use crate::error::{Error, Result};
 use crate::ledger::Ledger;
@@ -41,7 +43,7 @@ use crate::report::Progress;
 use crate::store::Store;
 use args::{Cli, Command};
 use interrupt::Interrupts;
-use out::{Format, Out, Stop};
+use out::{Out, Stop};
 use screen::Screen;
 
 /// What every command is given besides its own arguments.
@@ -57,7 +59,7 @@ pub fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();
     let matches = match command().try_get_matches_from(&words) {
         Ok(matches) => matches,
-        Err(error) => return not_understood(&error, &words).into(),
+        Err(error) => return failure::not_understood(&error, &words).into(),
     };
     run(&matches).into()
 }
@@ -65,7 +67,7 @@ pub fn main() -> ExitCode {
 fn run(matches: &ArgMatches) -> Exit {
     let cli = match Cli::from_arg_matches(matches) {
         Ok(cli) => cli,
-        Err(error) => return not_understood(&error, &[]),
+        Err(error) => return failure::not_understood(&error, &[]),
     };
     let screen = Screen::default();
     screen.take_logs(cli.common.verbose);
@@ -79,7 +81,7 @@ fn run(matches: &ArgMatches) -> Exit {
         }
         Err(e) => (Err(Error::store("start", "the runtime", e).into()), Exit::Interrupted),
     };
-    conclude(ended, interrupted, &screen, &mut out)
+    failure::conclude(ended, interrupted, &screen, &mut out)
 }
 
 async fn dispatch(cli: Cli, screen: &Screen, out: &mut Out) -> (Result<Exit, Stop>, Exit) {
@@ -115,76 +117,6 @@ async fn answer(command: Command, context: &Context, out: &mut Out) -> Result<Ex
     }
 }
 
-/// Turns the end of a command into its exit code, and says what went wrong.
-fn conclude(ended: Result<Exit, Stop>, interrupted: Exit, screen: &Screen, out: &mut Out) -> Exit {
-    let (stop, done) = match ended {
-        Ok(exit) => (out.flush().err().map(Stop::from), exit),
-        Err(stop) => (Some(stop), Exit::Done),
-    };
-    match stop {
-        None | Some(Stop::Closed) => done,
-        Some(Stop::Unwritable(e)) => {
-            screen.line(&format!("error: done, but standard output cannot be written: {e}"));
-            Exit::ReportLost
-        }
-        Some(Stop::Failed(error)) => {
-            let exit = match error {
-                Error::Interrupted => interrupted,
-                ref error => Exit::from(error),
-            };
-            let message = in_full(&error);
-            screen.line(&format!("error: {}", render::clean_lines(&message)));
-            if out.is_json() {
-                // Should that fail too, the line above and the exit code have said it all.
-                let _ = out.json(&failure(exit::kind(&error), &message, exit)).and_then(|()| out.flush());
-            }
-            exit
-        }
-    }
-}
-
-/// Prints what the parser has to say: help and version are results, everything else is an error.
-fn not_understood(error: &clap::Error, words: &[OsString]) -> Exit {
-    let _ = error.print();
-    if !error.use_stderr() {
-        return Exit::Done;
-    }
-    if wants_json(words) {
-        let message = error.to_string();
-        let message = message.trim_start_matches("error: ").trim_end();
-        let mut out = Out::stdout(Format::Json);
-        let _ = out.json(&failure("usage", message, Exit::Usage)).and_then(|()| out.flush());
-    }
-    Exit::Usage
-}
-
-/// Whether JSON was asked for, in a command line that was not understood.
-fn wants_json(words: &[OsString]) -> bool {
-    words.iter().any(|word| word == "--output=json")
-        || words.windows(2).any(|pair| {
-            pair.first().is_some_and(|w| w == "--output") && pair.last().is_some_and(|w| w == "json")
-        })
-}
-
-fn failure(kind: &str, message: &str, exit: Exit) -> serde_json::Value {
-    json!({ "error": { "kind": kind, "message": message, "exit": exit.code() } })
-}
-
-/// An error with those of its causes that it does not tell itself.
-fn in_full(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(e) = cause {
-        let words = e.to_string();
-        if !text.contains(&words) {
-            text.push_str(": ");
-            text.push_str(&words);
-        }
-        cause = e.source();
-    }
-    text
-}
-
 /// Opens the table at `location` as it is now, or as it was at `version`.
 async fn open(location: &str, version: Option<u64>, context: &Context) -> Result<Ledger> {
     let store = Store::open(location, &context.store_options)?;
@@ -207,29 +139,5 @@ fn table_url(store: &Store) -> String {
     match url.trim_end_matches('/') {
         "" => url,
         trimmed => trimmed.to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn words(line: &str) -> Vec<OsString> {
-        line.split(' ').map(OsString::from).collect()
-    }
-
-    #[test]
-    fn json_is_recognised_in_a_command_line_that_is_wrong_elsewhere() {
-        assert!(wants_json(&words("dedupe stats --output json /t")));
-        assert!(wants_json(&words("dedupe stats --output=json /t")));
-        assert!(!wants_json(&words("dedupe stats --output text json")));
-        assert!(!wants_json(&words("dedupe")));
-    }
-
-    #[test]
-    fn a_cause_is_told_once() {
-        let cause = std::io::Error::other("disk on fire");
-        let error = Error::store("read", "x", cause);
-        assert_eq!(in_full(&error), "read x: disk on fire");
     }
 }

@@ -49,6 +49,8 @@ impl From<io::Error> for Stop {
 /// The locked handle.
 pub(super) struct Out<W: Write = StdoutLock<'static>> {
     format: Format,
+    /// Whether a list was begun, after which no other object can be printed.
+    begun: bool,
     to: BufWriter<W>,
 }
 
@@ -61,12 +63,17 @@ impl Out {
 
 impl<W: Write> Out<W> {
     pub(super) fn new(format: Format, to: W) -> Self {
-        Self { format, to: BufWriter::with_capacity(1 << 16, to) }
+        Self { format, begun: false, to: BufWriter::with_capacity(1 << 16, to) }
     }
 
     /// Whether JSON is wanted.
     pub(super) fn is_json(&self) -> bool {
         self.format == Format::Json
+    }
+
+    /// Whether an object can (still) be printed and is wanted.
+    pub(super) fn takes_object(&self) -> bool {
+        self.is_json() && !self.begun
     }
 
     /// Prints text as it is.
@@ -101,6 +108,7 @@ impl<W: Write> Out<W> {
 
     /// Starts a JSON object whose last member is a list that is too long to be held: `head`'s members, then `list`.
     pub(super) fn open_list(&mut self, head: &serde_json::Value, list: &str) -> io::Result<()> {
+        self.begun = true;
         let mut text = head.to_string();
         text.pop(); // the closing brace
         let comma = if text.ends_with('{') { "" } else { "," };

@@ -97,8 +97,8 @@ mod tests {
 
     #[test]
     fn problems_are_listed_one_a_line() {
-        let mut report = VerifyReport::default();
-        report.problems = vec!["a row is missing".into(), "so is\nanother".into()];
+        let problems = vec!["a row is missing".into(), "so is\nanother".into()];
+        let report = VerifyReport { problems, ..VerifyReport::default() };
         let table = "/t".to_owned();
         let mut reply = Reply {
             table,

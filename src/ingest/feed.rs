@@ -4,15 +4,14 @@
 //! results to come. So reading, decoding and hashing overlap with everything behind them, a fixed number of chunks
 //! is in memory at a time, and no timing can change the order.
 
-use std::io::{Cursor, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::BooleanBufferBuilder;
-use arrow_schema::SchemaRef;
+use arrow_schema::{Schema, SchemaRef};
 use futures::FutureExt;
 use tokio::sync::mpsc;
 
-use super::plan::Planned;
+use super::plan::{Head, Planned};
 use crate::error::{Error, Result};
 use crate::source::discover::{Format, SourceFile};
 use crate::source::input::Input;
@@ -22,8 +21,12 @@ use crate::store::compute;
 use crate::token::{BoundKey, TokenSpec, Tokens};
 use crate::workers::{Started, Workers};
 
-/// Rows of one Parquet chunk at most: what a larger row group is cut into.
+/// Rows of one Parquet chunk at most, where memory allows: what a larger row group is cut into.
 const PIECE_ROWS: usize = 1 << 20;
+
+/// Bytes a row costs while its chunk waits (its token), and more while it is judged (sorted, with its place).
+const WAITING: usize = 16;
+const JUDGED: usize = 48;
 
 /// Rows of key columns decoded at a time.
 const KEY_BATCH: usize = 8192;
@@ -63,7 +66,8 @@ pub(super) struct Recipe {
     pub(super) contract: Contract,
     pub(super) workers: Workers,
     pub(super) max_line: usize,
-    pub(super) block_bytes: usize,
+    pub(super) piece_rows: usize,
+    pub(super) block_lines: usize,
 }
 
 /// The chunks to come: the number of the source, and the chunk.
@@ -90,7 +94,7 @@ pub(super) fn start(sources: Arc<Vec<Planned>>, recipe: Recipe) -> Chunks {
 struct Feeder<'a> {
     number: usize,
     file: SourceFile,
-    head: Option<Arc<Vec<u8>>>,
+    head: Option<Head>,
     recipe: &'a Recipe,
     sender: &'a mpsc::Sender<(usize, Started<Prepared>)>,
 }
@@ -112,7 +116,7 @@ impl Feeder<'_> {
         let file = compute(move || ParquetFile::open(input, &url)).await?;
         let key = self.recipe.spec.bind(file.schema(), &self.file.url)?;
         for group in file.row_groups() {
-            if group.num_rows() <= PIECE_ROWS {
+            if group.num_rows() <= self.recipe.piece_rows {
                 let key = key.clone();
                 let work = move || {
                     let batches = group.key_batches(&key.paths(), KEY_BATCH)?;
@@ -133,8 +137,8 @@ impl Feeder<'_> {
         let (first, paths) = (group.clone(), key.paths());
         let mut batches = compute(move || first.key_batches(&paths, KEY_BATCH)).await?;
         loop {
-            let key = key.clone();
-            let (tokens, rest) = compute(move || tokenise(batches, &key, PIECE_ROWS)).await?;
+            let (key, rows) = (key.clone(), self.recipe.piece_rows);
+            let (tokens, rest) = compute(move || tokenise(batches, &key, rows)).await?;
             batches = rest;
             left = left.saturating_sub(tokens.tokens.len());
             let last = left == 0 || tokens.tokens.is_empty();
@@ -147,29 +151,32 @@ impl Feeder<'_> {
     }
 
     async fn feed_ndjson(&self, input: &Input) -> Result<()> {
-        let (input, max_line, block_bytes) = (input.clone(), self.recipe.max_line, self.recipe.block_bytes);
+        let (input, max_line) = (input.clone(), self.recipe.max_line);
         let head = self.head.clone();
         let mut lines = compute(move || {
-            let reader: Box<dyn Read + Send> = match head {
-                Some(head) => Box::new(Cursor::new(head.as_ref().clone()).chain(input.reader()?)),
+            let reader = match head {
+                Some(head) => head.whole()?,
                 None => input.reader()?,
             };
-            Ok(Lines::new(reader, block_bytes, max_line))
+            // Always the same blocks, because a new column's type may be decided by the block it appears in.
+            Ok(Lines::new(reader, BLOCK_BYTES, max_line))
         })
         .await?;
         loop {
             let url = self.file.url.clone();
             let (block, rest) = compute(move || {
-                let block = lines.next_block().map_err(|e| Error::input(url, e))?;
+                let block = lines.next_block().map_err(|e| read_error(&url, &e))?;
                 Ok((block, lines))
             })
             .await?;
             lines = rest;
             let Some(block) = block else { return Ok(()) };
-            let (spec, contract, url) =
-                (Arc::clone(&self.recipe.spec), self.recipe.contract.get(), self.file.url.clone());
-            let work = move || prepare_block(Arc::new(block), contract, &spec, &url);
-            self.send(self.recipe.workers.start(work)).await?;
+            for block in block.split(self.recipe.block_lines) {
+                let (spec, url) = (Arc::clone(&self.recipe.spec), self.file.url.clone());
+                let contract = self.recipe.contract.get();
+                let work = move || prepare_block(Arc::new(block), contract, &spec, &url);
+                self.send(self.recipe.workers.start(work)).await?;
+            }
         }
     }
 
@@ -190,11 +197,23 @@ pub(super) fn prepare_block(
     Ok(Prepared::Block { block, decoded, tokens, contract })
 }
 
-/// The block size that keeps a run's text within its share of `memory`: blocks are held raw and decoded, by each
-/// worker and in the channel.
-pub(super) fn block_bytes(memory: u64, workers: &Workers) -> usize {
-    let share = memory / 32 / (2 * workers.count() as u64 + 1);
-    (share as usize).clamp(64 << 10, BLOCK_BYTES)
+/// Lines of a block: short lines under a wide schema would decode to many times their size.
+pub(super) fn block_lines(schema: &Schema) -> usize {
+    const VALUES: usize = 1 << 21;
+    (VALUES / schema.flattened_fields().len().max(1)).clamp(256, VALUES)
+}
+
+/// The rows of a chunk that keep a run's tokens within their share of `memory`.
+pub(super) fn piece_rows(memory: u64, workers: &Workers) -> usize {
+    let row = WAITING * (2 * workers.count() + 1) + JUDGED;
+    (memory as usize / 8 / row).clamp(KEY_BATCH, PIECE_ROWS)
+}
+
+/// A reader's error as one about the source, which it may have named already.
+pub(super) fn read_error(url: &str, error: &std::io::Error) -> Error {
+    let text = error.to_string();
+    let reason = text.strip_prefix(url).map_or(text.as_str(), |rest| rest.trim_start_matches([':', ' ']));
+    Error::input(url, reason)
 }
 
 /// Tokens of up to `rows` rows, and the batches that are left.

@@ -6,7 +6,6 @@ mod reject;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::array::BooleanBufferBuilder;
 use arrow_schema::SchemaRef;
@@ -15,11 +14,9 @@ use tracing::{info, warn};
 use crate::clock::Stopwatch;
 use crate::error::{Error, Result};
 use crate::ledger::entry::Batch;
-use crate::ledger::log::Proposer;
 use crate::ledger::{Ledger, TableIdentity};
 use crate::options::{IngestOptions, MIB, MIN_MEMORY, OnBadFile};
 use crate::policy::Policy;
-use crate::random;
 use crate::report::{IngestReport, Progress, Skipped};
 use crate::session::{Chunk, Committed, Rows, Session, SessionOptions, Verdicts};
 use crate::sink::SinkOptions;
@@ -54,16 +51,9 @@ pub async fn ingest(
     let files = leave_out_table(discover::discover(sources, &discover).await?, &store)?;
     progress.set_total(files.iter().filter_map(|file| file.size).sum());
     let mut unreadable = BTreeMap::new();
-    let created = AtomicBool::new(false);
     loop {
-        let run = Run {
-            store: &store,
-            files: &files,
-            unreadable: &unreadable,
-            created: &created,
-            options,
-            progress,
-        };
+        progress.start_over();
+        let run = Run { store: &store, files: &files, unreadable: &unreadable, options, progress };
         match run.go().await {
             Err(Error::Input { source_url, reason }) if options.on_bad_file == OnBadFile::Skip => {
                 let known = files.iter().any(|file| file.url == source_url && file.url != plan::STDIN);
@@ -75,10 +65,17 @@ pub async fn ingest(
                 warn!("leaving out {source_url}: {reason}");
                 unreadable.insert(source_url, reason);
             }
-            Ok(mut report) => {
+            Ok(Some(mut report)) => {
                 report.seconds = watch.seconds();
                 return Ok(report);
             }
+            Ok(None) if reads_stdin(&files) => {
+                return Err(Error::Refused(
+                    "another writer created the table while standard input was read; nothing was committed. Run again"
+                        .into(),
+                ));
+            }
+            Ok(None) => info!("another writer created the table meanwhile: starting over on it"),
             Err(error) => return Err(error),
         }
     }
@@ -89,23 +86,23 @@ struct Run<'a> {
     store: &'a Store,
     files: &'a [SourceFile],
     unreadable: &'a BTreeMap<String, String>,
-    /// Whether this or an earlier attempt created the table.
-    created: &'a AtomicBool,
     options: &'a IngestOptions,
     progress: &'a Progress,
 }
 
 impl Run<'_> {
-    async fn go(&self) -> Result<IngestReport> {
+    /// The report; `None` if another writer created the table meanwhile, so that all is to be done again.
+    async fn go(&self) -> Result<Option<IngestReport>> {
         let options = self.options;
         let ledger = Ledger::open(self.store.clone()).await?;
         self.check_key(ledger.as_ref().map(Ledger::identity))?;
         self.check_partitions(ledger.as_ref())?;
+        self.check_first_run_only(ledger.as_ref().map(Ledger::identity))?;
         let batch = options.batch_id.as_ref().map(|id| plan::batch(id, self.files));
         if let (Some(ledger), Some(batch)) = (&ledger, &batch)
             && let Some(report) = self.committed_before(ledger, batch).await?
         {
-            return Ok(report);
+            return Ok(Some(report));
         }
         let mut planned =
             plan::sort_out(self.files, ledger.as_ref().map(Ledger::state), self.unreadable, options);
@@ -115,7 +112,7 @@ impl Run<'_> {
             && (batch.is_none() || options.dry_run)
         {
             info!("all sources were consumed before: nothing to commit");
-            return Ok(self.recognised(ledger, &planned));
+            return Ok(Some(self.recognised(ledger, &planned)));
         }
         plan::keep_heads(&mut planned).await?;
         let workers = Workers::new(options.threads);
@@ -123,15 +120,12 @@ impl Run<'_> {
             ledger.as_ref().and_then(|ledger| ledger.state().schema.clone()).or(options.schema.clone());
         let contract = match given {
             Some(given) if nothing_to_read => Arc::new(given),
-            None if nothing_to_read => return Err(self.nothing_readable()),
-            given => plan::contract(&planned, given.as_ref(), options, &workers).await?,
+            given => plan::contract(&mut planned, given.as_ref(), options, &workers).await?,
         };
         let before = ledger.as_ref().and_then(|ledger| ledger.state().schema.clone());
-        if ledger.is_none() {
-            self.created.store(true, Ordering::Relaxed);
-        }
+        let created = ledger.is_none();
         let session = self.begin(ledger, Arc::clone(&contract), batch, &workers).await?;
-        self.run(session, planned, contract, workers, before.as_ref()).await
+        self.run(session, planned, contract, workers, before.as_ref(), created).await
     }
 
     /// Judges and writes everything, then commits.
@@ -142,7 +136,8 @@ impl Run<'_> {
         contract: SchemaRef,
         workers: Workers,
         before: Option<&arrow_schema::Schema>,
-    ) -> Result<IngestReport> {
+        created: bool,
+    ) -> Result<Option<IngestReport>> {
         let options = self.options;
         let mut numbers = Vec::with_capacity(planned.len());
         for planned in &planned {
@@ -160,34 +155,50 @@ impl Run<'_> {
         let recipe = Recipe {
             spec: Arc::new(session.identity().token.clone()),
             contract: Contract::new(contract),
-            block_bytes: feed::block_bytes(options.memory, &workers),
             max_line: options.max_line,
+            piece_rows: feed::piece_rows(options.memory, &workers),
+            block_lines: feed::block_lines(session.schema()),
             workers: workers.clone(),
         };
         let mut judge = Judge::new(self, session, Arc::clone(&planned), recipe.clone());
-        let mut chunks = feed::start(planned, recipe);
+        let mut chunks = feed::start(Arc::clone(&planned), recipe);
+        let mut ended = 0;
         while let Some((number, chunk)) = chunks.recv().await {
             if self.progress.is_cancelled() {
                 return Err(Error::Interrupted);
             }
             let source = numbers.get(number).copied().unwrap_or_default();
-            judge.take(number, source, chunk.await?).await?;
+            let chunk = chunk.await?;
+            ended += usize::from(matches!(chunk, Prepared::End));
+            judge.take(number, source, chunk).await?;
         }
-        drop(chunks);
+        // The feed falling silent is not the same as the input being at its end.
+        if ended != judge.planned.iter().filter(|planned| matches!(planned, Planned::Read { .. })).count() {
+            return Err(Error::Internal("the reading of a source ended before the source did".into()));
+        }
         if self.progress.is_cancelled() {
             return Err(Error::Interrupted);
         }
-        let session = judge.session;
+        let mut session = judge.session;
         let new_columns = new_columns(before, session.schema());
         if options.dry_run {
             let mut report = self.report(None);
             report.rows = session.forecast();
             report.new_columns = new_columns;
-            report.created = self.created.load(Ordering::Relaxed);
+            report.created = created;
             report.sources = session.sources().len() as u64;
-            return Ok(report);
+            return Ok(Some(report));
+        }
+        session.seal().await?;
+        // Row groups are copied long after their keys were read: what was copied must be what was judged.
+        plan::check_unchanged(&planned).await?;
+        if self.progress.is_cancelled() {
+            return Err(Error::Interrupted);
         }
         self.progress.begin_commit();
+        if !session.create_table().await? {
+            return Ok(None);
+        }
         let sources = session.sources().len() as u64;
         let (committed, mut ledger) = session.commit().await?;
         if let Err(error) = compact::compact_if_due(&mut ledger, options.memory).await {
@@ -196,10 +207,10 @@ impl Run<'_> {
         }
         let mut report = self.report(Some(&committed));
         report.committed = !committed.batch_replayed;
-        report.created = self.created.load(Ordering::Relaxed);
+        report.created = created;
         report.new_columns = new_columns;
         report.sources = sources;
-        Ok(report)
+        Ok(Some(report))
     }
 
     /// Opens a session on the table, creating the table if need be.
@@ -224,31 +235,16 @@ impl Run<'_> {
             dry_run: options.dry_run,
             batch,
         };
-        let ledger = match ledger {
-            Some(ledger) => ledger,
-            None => {
-                let identity = self.new_identity(&contract)?;
-                let policy = Policy {
-                    null_key: options.null_key.unwrap_or_default(),
-                    partition_by: options.partition_by.clone().unwrap_or_default(),
-                };
-                if options.dry_run {
-                    return Session::imagine(
-                        self.store.clone(),
-                        identity,
-                        policy,
-                        contract,
-                        settings,
-                        workers,
-                    );
-                }
+        let Some(ledger) = ledger else {
+            let identity = self.new_identity(&contract)?;
+            let policy = Policy {
+                null_key: options.null_key.unwrap_or_default(),
+                partition_by: options.partition_by.clone().unwrap_or_default(),
+            };
+            if !options.dry_run {
                 self.store.probe().await?;
-                let by = Proposer { session: random::identity()?, writer: crate::session::writer_label() };
-                let ledger = Ledger::create(self.store.clone(), identity, policy, &by).await?;
-                // Another writer may have created the table at the same moment, with another key.
-                self.check_key(Some(ledger.identity()))?;
-                ledger
             }
+            return Session::begin_new(self.store.clone(), identity, policy, contract, settings, workers);
         };
         Session::begin(ledger, contract, settings, workers).await
     }
@@ -282,6 +278,27 @@ impl Run<'_> {
             key.join(","),
             asked.join(",")
         )))
+    }
+
+    /// Refuses to pretend that a flag had an effect that only a first run can have.
+    fn check_first_run_only(&self, identity: Option<&TableIdentity>) -> Result<()> {
+        let Some(identity) = identity else { return Ok(()) };
+        if let Some(hash) = self.options.token_hash
+            && hash != identity.token.hash
+        {
+            return Err(Error::Refused(format!(
+                "the token function of this table is {}, not {hash}: it never changes. Leave out --token-hash",
+                identity.token.hash
+            )));
+        }
+        if self.options.schema.is_some() {
+            return Err(Error::Refused(
+                "this table has a schema already; --schema is for the run that creates a table. Leave it out: new \
+                 columns widen the schema by themselves"
+                    .into(),
+            ));
+        }
+        Ok(())
     }
 
     fn check_partitions(&self, ledger: Option<&Ledger>) -> Result<()> {
@@ -337,14 +354,6 @@ impl Run<'_> {
         report
     }
 
-    /// No source could be read, and there is no table yet whose schema could stand for theirs.
-    fn nothing_readable(&self) -> Error {
-        match self.unreadable.first_key_value() {
-            Some((url, reason)) => Error::input(url, format!("{reason} (and no other source can be read)")),
-            None => Error::Internal("a run without sources needs no schema".into()),
-        }
-    }
-
     fn report(&self, committed: Option<&Committed>) -> IngestReport {
         let mut report = IngestReport {
             table: self.store.url(),
@@ -394,7 +403,7 @@ impl<'a> Judge<'a> {
                 let verdicts = self.session.judge(source, &tokens).await?;
                 let counts = (verdicts.keep.len() as u64, verdicts.keep.len() as u64 - verdicts.accepted);
                 let before = self.rows_before();
-                reject::keyless_rows(&mut self.session, source, &group, before, self.row, &verdicts).await?;
+                reject::keyless_rows(&mut self.session, &group, before, self.row, &verdicts).await?;
                 self.row += verdicts.keep.len() as u64;
                 self.pieces.push(verdicts);
                 if last {
@@ -455,11 +464,10 @@ impl<'a> Judge<'a> {
         }) {
             self.run.progress.advance(block.bytes.len() as u64);
         }
-        let bad =
-            reject::bad_lines(&mut self.session, source, &url, &block, &decoded, self.run.options).await?;
+        let bad = reject::bad_lines(&mut self.session, source, &url, &decoded, self.run.options).await?;
         reject::check_key_is_there(&tokens, &block, &self.recipe.spec, &url)?;
         let verdicts = self.session.judge(source, &tokens).await?;
-        reject::keyless_lines(&mut self.session, source, &url, &block, &decoded, &verdicts).await?;
+        reject::keyless_lines(&mut self.session, &url, &block, &decoded, &verdicts).await?;
         let rows = verdicts.keep.len() as u64;
         let counts = (rows + bad, rows - verdicts.accepted + bad);
         if verdicts.accepted > 0 {
@@ -475,7 +483,7 @@ impl<'a> Judge<'a> {
         let mut wider = contract.as_ref().clone();
         if !std::mem::replace(&mut self.inferred, true) {
             let found = plan::infer(&self.planned, self.run.options, &self.recipe.workers).await?;
-            wider = found.widen(&wider)?;
+            wider = found.widen_loosely(&wider)?;
         }
         let mut found = Inference::new();
         found.observe_accepted(block, decoded);

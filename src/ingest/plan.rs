@@ -3,19 +3,22 @@
 
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read};
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow_schema::{DataType, FieldRef, Fields, Schema, SchemaRef};
 use futures::stream::{self, StreamExt, TryStreamExt};
+use tracing::warn;
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::feed::read_error;
 use crate::error::{Error, Result};
 use crate::ledger::State;
 use crate::ledger::entry::{Batch, SkippedSource, SourceUse};
-use crate::options::IngestOptions;
+use crate::options::{IngestOptions, OnBadFile};
 use crate::schema;
 use crate::source::discover::{Format, SourceFile};
-use crate::source::ndjson::{Inference, Lines, json_field};
+use crate::source::ndjson::{BLOCK_BYTES, Decoder, Inference, Lines, json_field};
 use crate::source::parquet::ParquetFile;
 use crate::store::compute;
 use crate::token::resolve;
@@ -36,12 +39,39 @@ pub(super) enum Planned {
         file: SourceFile,
         note: SourceUse,
         /// What was read of it already, if it cannot be read again.
-        head: Option<Arc<Vec<u8>>>,
+        head: Option<Head>,
     },
     /// An earlier version consumed it: its rows are counted, not read.
     Recognised { note: SourceUse },
     /// It could not be read and is left out.
     Skipped(SkippedSource),
+}
+
+/// The beginning of a source that can be read only once, and the reader that stands behind it.
+#[derive(Clone)]
+pub(super) struct Head {
+    bytes: Arc<[u8]>,
+    rest: Arc<Mutex<Option<Box<dyn Read + Send>>>>,
+}
+
+impl std::fmt::Debug for Head {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Head({} bytes)", self.bytes.len())
+    }
+}
+
+impl Head {
+    /// The beginning only, as often as one likes.
+    pub(super) fn sample(&self) -> Box<dyn Read + Send> {
+        Box::new(Cursor::new(Arc::clone(&self.bytes)))
+    }
+
+    /// The whole source, once.
+    pub(super) fn whole(&self) -> Result<Box<dyn Read + Send>> {
+        let rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let rest = rest.ok_or_else(|| Error::Internal("standard input was to be read twice".into()))?;
+        Ok(Box::new(self.sample().chain(rest)))
+    }
 }
 
 /// The identity of a source, as the ledger remembers it.
@@ -90,36 +120,43 @@ pub(super) fn sort_out(
 }
 
 /// The schema that all rows to be read fit: the table's (or the one given), widened by what the Parquet sources
-/// have, and extended by what is found in text where there was no schema to begin with.
+/// have, and extended by what is found in text where there was no schema to begin with. Parquet sources that cannot
+/// be opened are left out here, all at once, if the run is to do without them.
 pub(super) async fn contract(
-    planned: &[Planned],
+    planned: &mut [Planned],
     given: Option<&Schema>,
     options: &IngestOptions,
     workers: &Workers,
 ) -> Result<SchemaRef> {
     let mut contract = given.cloned();
-    let parquet: Vec<&SourceFile> = to_read(planned).filter(|file| file.format == Format::Parquet).collect();
-    for file in parquet {
+    for planned in planned.iter_mut() {
+        let Planned::Read { file, .. } = planned else { continue };
+        if file.format != Format::Parquet {
+            continue;
+        }
         let (source, url) = (file.clone(), file.url.clone());
         let found =
-            workers.start(move || Ok(Arc::clone(ParquetFile::open(source.open()?, &url)?.schema()))).await?;
-        contract = Some(match contract {
-            None => found.as_ref().clone(),
-            Some(contract) => schema::widen(&contract, &found).map_err(|reason| {
-                Error::input(&file.url, format!("its schema does not fit the table's: {reason}"))
-            })?,
-        });
+            workers.start(move || Ok(Arc::clone(ParquetFile::open(source.open()?, &url)?.schema()))).await;
+        match found {
+            Ok(found) => contract = Some(widened(contract, &found, file)?),
+            Err(Error::Input { source_url: url, reason }) if options.on_bad_file == OnBadFile::Skip => {
+                warn!("leaving out {url}: {reason}");
+                *planned = Planned::Skipped(SkippedSource { url, reason });
+            }
+            Err(error) => return Err(error),
+        }
     }
     if given.is_some() || !to_read(planned).any(|file| file.format == Format::Ndjson) {
-        return contract
-            .map(Arc::new)
-            .ok_or_else(|| Error::Internal("a run without sources needs no schema".into()));
+        return contract.map(Arc::new).ok_or_else(|| nothing_readable(planned));
     }
     let found = infer(planned, options, workers).await?;
     let whole = match &contract {
-        Some(contract) => found.widen(contract)?,
+        Some(contract) => found.widen_loosely(contract)?,
         None => found.finish()?,
     };
+    if whole.fields().is_empty() {
+        return Err(no_schema(planned, options).await?);
+    }
     let fields = (options.key.iter().flatten()).fold(whole.fields().clone(), |fields, key| {
         match resolve(&fields, key) {
             Some(path) if from_text(contract.as_ref(), &path) => whole_as_json(&fields, &path),
@@ -129,13 +166,92 @@ pub(super) async fn contract(
     Ok(Arc::new(Schema::new_with_metadata(fields, whole.metadata().clone())))
 }
 
+fn widened(contract: Option<Schema>, found: &SchemaRef, file: &SourceFile) -> Result<Schema> {
+    let Some(contract) = contract else { return Ok(found.as_ref().clone()) };
+    schema::widen(&contract, found)
+        .map_err(|reason| Error::input(&file.url, format!("its schema does not fit the table's: {reason}")))
+}
+
+/// Why there is nothing to make a table of.
+fn nothing_readable(planned: &[Planned]) -> Error {
+    let first = planned.iter().find_map(|planned| match planned {
+        Planned::Skipped(skipped) => Some(skipped),
+        _ => None,
+    });
+    match first {
+        Some(skipped) => Error::input(
+            &skipped.url,
+            format!(
+                "{} (and no other source can be read, so there is nothing to make a table of)",
+                skipped.reason
+            ),
+        ),
+        None => Error::Internal("a run without sources needs no schema".into()),
+    }
+}
+
+/// Why no schema could be inferred: the first text source has no rows, or none that can be read.
+async fn no_schema(planned: &[Planned], options: &IngestOptions) -> Result<Error> {
+    let text = planned.iter().find_map(|planned| match planned {
+        Planned::Read { file, head, .. } if file.format == Format::Ndjson => {
+            Some((file.clone(), head.clone()))
+        }
+        _ => None,
+    });
+    let Some((file, head)) = text else {
+        return Ok(Error::Internal("there is no text to infer from".into()));
+    };
+    let (url, max_line) = (file.url.clone(), options.max_line);
+    let first = compute(move || {
+        let reader: Box<dyn Read + Send> = match head {
+            Some(head) => head.sample(),
+            None => file.open()?.reader()?,
+        };
+        let block =
+            Lines::new(reader, BLOCK_BYTES, max_line).next_block().map_err(|e| read_error(&file.url, &e))?;
+        let Some(block) = block else { return Ok(None) };
+        let decoded = Decoder::new(Arc::new(Schema::empty()))?.decode(&block)?;
+        Ok(decoded.bad.into_iter().next())
+    });
+    Ok(Error::input(
+        &url,
+        match first.await? {
+            Some(bad) => format!(
+                "it has no row that can be read, so there is no schema to make a table of: line {}: {}. NDJSON is \
+                 one JSON object a line",
+                bad.line, bad.reason
+            ),
+            None => "it has no rows, so there is no schema to make a table of; give one with --schema".into(),
+        },
+    ))
+}
+
+/// Fails if a local Parquet source was changed since it was found. (In a bucket every read names the version that
+/// was found, and text is read once, from its beginning to its end.)
+pub(super) async fn check_unchanged(planned: &[Planned]) -> Result<()> {
+    let files: Vec<SourceFile> = to_read(planned)
+        .filter(|file| file.format == Format::Parquet && Path::new(&file.url).is_absolute())
+        .cloned()
+        .collect();
+    compute(move || {
+        for file in files {
+            let now = SourceFile::on_disk(Path::new(&file.url), Some(Format::Parquet))?;
+            if now.identity() != file.identity() {
+                return Err(Error::input(&file.url, "it was changed while it was read; run again"));
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
 /// Whether the column at `path` was found in text only.
 fn from_text(parquet: Option<&Schema>, path: &[String]) -> bool {
     path.first().is_some_and(|root| parquet.is_none_or(|schema| schema.column_with_name(root).is_none()))
 }
 
-/// An object or list that is a key is kept as JSON text: as a struct, a member that is null and one that is absent
-/// would be the same, and two different objects one key.
+/// A key that is an object, or has objects in it, is kept as JSON text: as a struct, a member that is null and one
+/// that is absent would be the same, and two different objects one key.
 fn whole_as_json(fields: &Fields, path: &[String]) -> Fields {
     let Some((name, rest)) = path.split_first() else { return fields.clone() };
     let replace = |field: &FieldRef| match field.data_type() {
@@ -144,7 +260,7 @@ fn whole_as_json(fields: &Fields, path: &[String]) -> Fields {
             let members = whole_as_json(members, rest);
             Arc::new(field.as_ref().clone().with_data_type(DataType::Struct(members)))
         }
-        kind if kind.is_nested() => Arc::new(json_field(name)),
+        kind if holds_objects(kind) => Arc::new(json_field(name)),
         _ => Arc::clone(field),
     };
     fields.iter().map(replace).collect()
@@ -157,7 +273,6 @@ pub(super) async fn infer(
     workers: &Workers,
 ) -> Result<Inference> {
     let (max_line, sample) = (options.max_line, options.sample_rows.unwrap_or(u64::MAX));
-    let block_bytes = super::feed::block_bytes(options.memory, workers);
     let text = planned.iter().filter_map(|planned| match planned {
         Planned::Read { file, head, .. } if file.format == Format::Ndjson => {
             Some((file.clone(), head.clone()))
@@ -168,14 +283,14 @@ pub(super) async fn infer(
         .map(|(file, head)| {
             workers.start(move || {
                 let reader: Box<dyn Read + Send> = match head {
-                    Some(head) => Box::new(Cursor::new(head.as_ref().clone())),
+                    Some(head) => head.sample(),
                     None => file.open()?.reader()?,
                 };
-                let mut lines = Lines::new(reader, block_bytes, max_line);
+                let mut lines = Lines::new(reader, BLOCK_BYTES, max_line);
                 let mut inference = Inference::new();
                 let mut rows = 0;
                 while rows < sample {
-                    let block = lines.next_block().map_err(|e| Error::input(&file.url, e))?;
+                    let block = lines.next_block().map_err(|e| read_error(&file.url, &e))?;
                     let Some(block) = block else { break };
                     rows += block.lines().count() as u64;
                     inference.observe(&block);
@@ -199,17 +314,25 @@ pub(super) async fn keep_heads(planned: &mut [Planned]) -> Result<()> {
             && file.url == STDIN
         {
             let source = file.clone();
-            let bytes = compute(move || {
+            let begun = compute(move || {
                 let mut bytes = Vec::new();
-                let reader = source.open()?.reader()?;
-                let read = reader.take(STDIN_SAMPLE).read_to_end(&mut bytes);
-                read.map_err(|e| Error::input(&source.url, e))?;
-                Ok(bytes)
+                let mut reader = source.open()?.reader()?;
+                let read = reader.by_ref().take(STDIN_SAMPLE).read_to_end(&mut bytes);
+                read.map_err(|e| read_error(&source.url, &e))?;
+                Ok(Head { bytes: bytes.into(), rest: Arc::new(Mutex::new(Some(reader))) })
             });
-            *head = Some(Arc::new(bytes.await?));
+            *head = Some(begun.await?);
         }
     }
     Ok(())
+}
+
+fn holds_objects(kind: &DataType) -> bool {
+    match kind {
+        DataType::Struct(_) => true,
+        DataType::List(item) => holds_objects(item.data_type()),
+        _ => false,
+    }
 }
 
 fn to_read(planned: &[Planned]) -> impl Iterator<Item = &SourceFile> {

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::options::{IngestOptions, OnBadRow};
 use crate::session::{QuarantinedRow, Session, Verdicts};
 use crate::source::input::Input;
-use crate::source::ndjson::{BadLine, Block, Decoded, Inference};
+use crate::source::ndjson::{Block, Decoded, Inference};
 use crate::source::parquet::RowGroup;
 use crate::store::compute;
 use crate::token::{TokenSpec, Tokens};
@@ -15,18 +15,20 @@ use crate::token::{TokenSpec, Tokens};
 /// Why a row without a key is kept out.
 const NO_KEY: &str = "all key columns are null: the row has no identity";
 
+fn without_key(url: &str, place: &str) -> Error {
+    let advice = "use --null-key quarantine to set such rows aside, or keep to keep them all";
+    Error::input(url, format!("{place} has no key: all its key columns are null; {advice}"))
+}
+
 /// Rejects the lines of a block that gave no row, in order. Returns how many there were.
 pub(super) async fn bad_lines(
     session: &mut Session,
     source: u32,
     url: &str,
-    block: &Block,
     decoded: &Decoded,
     options: &IngestOptions,
 ) -> Result<u64> {
-    let mut bad: Vec<&BadLine> = block.overlong.iter().chain(&decoded.bad).collect();
-    bad.sort_by_key(|bad| bad.line);
-    for bad in &bad {
+    for bad in &decoded.bad {
         if options.on_bad_row == OnBadRow::Fail {
             return Err(Error::input(
                 url,
@@ -39,13 +41,12 @@ pub(super) async fn bad_lines(
         let row = QuarantinedRow::of_line(url, bad.line, bad.offset, bad.reason.clone(), &bad.raw);
         session.reject(source, &row).await?;
     }
-    Ok(bad.len() as u64)
+    Ok(decoded.bad.len() as u64)
 }
 
-/// Rejects the lines whose rows have no key.
+/// Sets the lines aside whose rows have no key.
 pub(super) async fn keyless_lines(
     session: &mut Session,
-    source: u32,
     url: &str,
     block: &Block,
     decoded: &Decoded,
@@ -60,7 +61,7 @@ pub(super) async fn keyless_lines(
     for line in block.lines() {
         if wanted.next_if_eq(&line.number).is_some() {
             let row = QuarantinedRow::of_line(url, line.number, line.offset, NO_KEY.into(), line.bytes);
-            session.reject(source, &row).await?;
+            session.set_aside(&row).await?;
         }
     }
     Ok(())
@@ -87,11 +88,10 @@ pub(super) fn check_key_is_there(tokens: &Tokens, block: &Block, spec: &TokenSpe
     ))
 }
 
-/// Rejects the rows of a row group that have no key. `before` rows of the group were judged before this piece,
+/// Sets the rows of a row group aside that have no key. `before` rows of the group were judged before this piece,
 /// `row` rows of the file.
 pub(super) async fn keyless_rows(
     session: &mut Session,
-    source: u32,
     group: &RowGroup<Input>,
     before: usize,
     row: u64,
@@ -101,6 +101,9 @@ pub(super) async fn keyless_rows(
         return Ok(());
     }
     let url = group.file().url().to_owned();
+    if let (Some(first), true) = (verdicts.no_key.first(), session.fails_without_key()) {
+        return Err(without_key(&url, &format!("row {}", row + u64::from(*first))));
+    }
     let mut mask = BooleanBufferBuilder::new(group.num_rows());
     mask.append_n(group.num_rows(), false);
     verdicts.no_key.iter().for_each(|row| mask.set_bit(before + *row as usize, true));
@@ -119,8 +122,7 @@ pub(super) async fn keyless_rows(
             })?;
             let record = String::from_utf8_lossy(&writer.into_inner()).trim_end().to_owned();
             let place = row + u64::from(places.next().copied().unwrap_or_default());
-            let row = QuarantinedRow::of_record(&url, place, NO_KEY.into(), record);
-            session.reject(source, &row).await?;
+            session.set_aside(&QuarantinedRow::of_record(&url, place, NO_KEY.into(), record)).await?;
         }
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::error::{Error, Result};
-use crate::policy::Policy;
+use crate::policy::{NullKey, Policy};
 use crate::token::{Token, TokenSum, hex128};
 use crate::verdict::Accounting;
 
@@ -82,6 +82,9 @@ pub struct Ingest {
     pub batch: Option<Batch>,
     /// The version of the policy under which the rows were judged.
     pub policy: u64,
+    /// What became of rows without a key, where the run was told otherwise than the policy says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub null_key: Option<NullKey>,
     /// The table's schema, if this commit gives it or widens it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<SchemaChange>,
@@ -179,7 +182,8 @@ pub struct DataFile {
     pub keyless: u64,
     /// The multiset hash of its tokens.
     pub tokens: TokenSum,
-    /// Where its rows came from, in row order: index into the entry's sources, and rows.
+    /// Where its rows came from, in row order: index into the entry's sources, and rows. In JSON as text: `0:500 1:7`.
+    #[serde(with = "origin_text")]
     pub origin: Vec<(u32, u64)>,
     /// Smallest and greatest value of each key column, as text, where the column has an order; null = not known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -333,6 +337,25 @@ impl<'de> Deserialize<'de> for InlineTokens {
             return Err(D::Error::custom("inline tokens are not ascending"));
         }
         Ok(Self(tokens))
+    }
+}
+
+mod origin_text {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(origin: &[(u32, u64)], s: S) -> Result<S::Ok, S::Error> {
+        let parts: Vec<String> = origin.iter().map(|(source, rows)| format!("{source}:{rows}")).collect();
+        s.serialize_str(&parts.join(" "))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<(u32, u64)>, D::Error> {
+        let part = |part: &str| {
+            let (source, rows) = part.split_once(':')?;
+            Some((source.parse().ok()?, rows.parse().ok()?))
+        };
+        let text = String::deserialize(d)?;
+        let parts: Option<Vec<_>> = text.split_whitespace().map(part).collect();
+        parts.ok_or_else(|| D::Error::custom("expected pairs of source and rows, such as 0:500 1:7"))
     }
 }
 

@@ -7,6 +7,7 @@
 //! - **R4** nothing is deleted, whatever the doubt;
 //! - **R5** "committed" is said only when the store accepted our bytes or our bytes were read back.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -31,8 +32,10 @@ const MAX_TABLE: u64 = 1 << 20;
 /// How long a writer asks for an answer that was lost before it reports that it is unknown.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
-    /// How often the put and its read-back are tried.
+    /// How often the put and its read-back are tried at most.
     pub attempts: u32,
+    /// After this long no further try is begun.
+    pub total: Duration,
     /// The longest pause after the first try; doubled with each further one.
     pub first_pause: Duration,
     /// The longest pause of all.
@@ -40,9 +43,14 @@ pub struct Patience {
 }
 
 impl Default for Patience {
-    /// About two minutes in all.
+    /// Two minutes in all.
     fn default() -> Self {
-        Self { attempts: 70, first_pause: Duration::from_millis(20), longest_pause: Duration::from_secs(4) }
+        Self {
+            attempts: 200,
+            total: Duration::from_secs(120),
+            first_pause: Duration::from_millis(20),
+            longest_pause: Duration::from_secs(4),
+        }
     }
 }
 
@@ -229,9 +237,27 @@ impl Ledger {
         }
         let bytes = Bytes::from(entry.encode()?);
         let object = name::manifest(entry.version);
+        if bytes.len() as u64 > MAX_MANIFEST {
+            return Err(Error::Refused(format!(
+                "the manifest of this commit would have {} bytes, more than any reader takes: ingest fewer sources, \
+                 or into fewer partitions, at a time. Nothing was committed",
+                bytes.len()
+            )));
+        }
+        // What no reader can read must never stand in a ledger: it would close the table for good.
+        if let Err(error) = Entry::decode(&object, &bytes) {
+            return Err(Error::Refused(format!(
+                "the manifest of this commit could not be read back ({error}); nothing was committed"
+            )));
+        }
         let mut pause = self.patience.first_pause;
         let mut trouble = String::from("the store says that it exists, and that it does not");
+        // The runtime's timer ends the asking, nothing else: no decision about what stands in the ledger uses it.
+        let mut deadline = pin!(tokio::time::sleep(self.patience.total));
         for attempt in 0..self.patience.attempts {
+            if attempt > 0 && futures::poll!(deadline.as_mut()).is_ready() {
+                break;
+            }
             if attempt > 0 {
                 tokio::time::sleep(jitter(pause)?).await;
                 pause = (pause * 2).min(self.patience.longest_pause);

@@ -80,7 +80,7 @@ impl Own {
         namer: &mut Namer,
         tokens: &[Token],
     ) -> Result<Vec<u32>> {
-        // First, so that what is spilled now is looked through with all that was spilled before.
+        // Before anything is looked up: what is spilled now must be found among the runs, not in the emptied set.
         if !self.set.is_empty() && self.set.memory_after(tokens.len()) as u64 > self.memory {
             self.spill(store, namer).await?;
         }

@@ -28,29 +28,40 @@ pub fn is_json(field: &Field) -> bool {
     field.extension_type_name() == Some(JSON)
 }
 
-/// Refuses a schema in which two columns, or two members of one struct, have the same name: by name alone they could
-/// not be told apart later.
+/// Structs, lists and maps within each other that a column may have: more than anybody uses, and few enough for a
+/// manifest, which holds the schema as nested JSON, to be read back by any JSON parser.
+pub(super) const MAX_NESTING: usize = 32;
+
+/// Refuses a schema in which two columns, or two members of one struct, have the same name (by name alone they could
+/// not be told apart later), and one that nests deeper than [`MAX_NESTING`].
 pub fn check_names(schema: &Schema) -> Result<(), String> {
-    unique(schema.fields(), "")
+    unique(schema.fields(), "", 0)
 }
 
-fn unique(fields: &Fields, path: &str) -> Result<(), String> {
+fn unique(fields: &Fields, path: &str, depth: usize) -> Result<(), String> {
+    if depth > MAX_NESTING {
+        return Err(format!("its column `{path}` is nested deeper than {MAX_NESTING} levels; flatten it"));
+    }
     let mut seen = HashSet::new();
     for field in fields {
         let here = join_path(path, field.name());
         if !seen.insert(field.name()) {
             return Err(format!("it has two columns named `{here}`; rename one of them"));
         }
-        unique_within(field.data_type(), &here)?;
+        unique_within(field.data_type(), &here, depth + 1)?;
     }
     Ok(())
 }
 
-fn unique_within(data_type: &DataType, path: &str) -> Result<(), String> {
+fn unique_within(data_type: &DataType, path: &str, depth: usize) -> Result<(), String> {
     match data_type {
-        DataType::Struct(members) => unique(members, path),
-        DataType::Map(entries, _) => unique_within(entries.data_type(), path),
-        other => element(other).map_or(Ok(()), |item| unique_within(item.data_type(), path)),
+        DataType::Struct(members) => unique(members, path, depth),
+        DataType::Map(entries, _) => unique_within(entries.data_type(), path, depth + 1),
+        other => match element(other) {
+            Some(_) if depth > MAX_NESTING => unique(&Fields::empty(), path, depth),
+            Some(item) => unique_within(item.data_type(), path, depth + 1),
+            None => Ok(()),
+        },
     }
 }
 

@@ -141,7 +141,10 @@ fn join_types(a: &DataType, b: &DataType) -> Option<DataType> {
         },
         (FixedSizeBinary(_) | Binary, FixedSizeBinary(_) | Binary) => Binary,
         _ => {
-            return join_integers(a, b).or_else(|| join_floats(a, b)).or_else(|| join_decimals(a, b));
+            return join_integers(a, b)
+                .or_else(|| join_floats(a, b))
+                .or_else(|| join_mixed(a, b))
+                .or_else(|| join_decimals(a, b));
         }
     })
 }
@@ -193,6 +196,22 @@ fn join_floats(a: &DataType, b: &DataType) -> Option<DataType> {
         _ => None,
     };
     Some(if width(a)? >= width(b)? { a.clone() } else { b.clone() })
+}
+
+/// Integers and floats have a float in common that holds every integer of that width exactly, if there is one.
+fn join_mixed(a: &DataType, b: &DataType) -> Option<DataType> {
+    let (float, (signed, bits)) = match (integer(a), integer(b)) {
+        (None, Some(integer)) => (a, integer),
+        (Some(integer), None) => (b, integer),
+        _ => return None,
+    };
+    let exact = match bits - u32::from(signed) {
+        0..=11 => DataType::Float16,
+        12..=24 => DataType::Float32,
+        25..=53 => DataType::Float64,
+        _ => return None,
+    };
+    join_floats(float, &exact)
 }
 
 fn join_decimals(a: &DataType, b: &DataType) -> Option<DataType> {

@@ -45,15 +45,38 @@ impl Committed {
 }
 
 impl Session {
+    /// Completes everything the session is to commit: data files, quarantine and token runs are durable then.
+    /// Nothing can be written any more.
+    pub async fn seal(&mut self) -> Result<()> {
+        if self.dry_run {
+            return Err(Error::Internal("a dry run has nothing to commit".into()));
+        }
+        let Some(stager) = self.stager.take() else { return Ok(()) };
+        let files = stager.finish(&self.store, &mut self.namer).await?;
+        let quarantine = std::mem::take(&mut self.quarantine).finish().await?;
+        let set_aside = quarantine.as_ref().map_or(0, |file| file.rows);
+        if set_aside != self.forecast().rejected {
+            return Err(Error::Internal(format!(
+                "{} rows were rejected, but {set_aside} written to quarantine; nothing was committed",
+                self.forecast().rejected
+            )));
+        }
+        let own = std::mem::replace(&mut self.own, Own::new(0));
+        let tokens = own.finish(&self.store, &mut self.namer).await?;
+        self.staged = Some(Staged { files, tokens, quarantine });
+        Ok(())
+    }
+
     /// Commits everything the session staged, as the version after all others, judged against all of them. Returns
     /// the ledger, replayed to that version, for whatever comes next.
     pub async fn commit(mut self) -> Result<(Committed, Ledger)> {
-        let stager = self.stager.take().ok_or_else(super::finished)?;
-        let files = stager.finish(&self.store, &mut self.namer).await?;
-        let quarantine = std::mem::take(&mut self.quarantine).finish().await?;
-        let own = std::mem::replace(&mut self.own, Own::new(0));
-        let tokens = own.finish(&self.store, &mut self.namer).await?;
-        let mut staged = Staged { files, tokens, quarantine };
+        self.seal().await?;
+        if !self.create_table().await? {
+            return Err(Error::Refused(
+                "another writer created the table meanwhile; nothing was committed. Run again".into(),
+            ));
+        }
+        let mut staged = self.staged.take().ok_or_else(super::finished)?;
         let mut losses = 0;
         loop {
             let entry = self.propose_entry(&staged)?;
@@ -100,15 +123,15 @@ impl Session {
 
     pub(super) fn ledger(&mut self) -> Result<&mut Ledger> {
         match &mut self.table {
-            Table::Real(ledger) if !self.dry_run => Ok(ledger),
-            _ => Err(Error::Internal("a dry run has nothing to commit".into())),
+            Table::Existing(ledger) => Ok(ledger),
+            Table::Planned(..) => Err(Error::Internal("the table was not created yet".into())),
         }
     }
 
     fn into_ledger(self) -> Result<Ledger> {
         match self.table {
-            Table::Real(ledger) => Ok(*ledger),
-            Table::Imagined(_) => Err(Error::Internal("a dry run has no ledger".into())),
+            Table::Existing(ledger) => Ok(*ledger),
+            Table::Planned(..) => Err(Error::Internal("the table was not created yet".into())),
         }
     }
 
@@ -130,11 +153,12 @@ impl Session {
             schema: self.contract.schema.as_ref().clone(),
         });
         let (batch, sources, skipped) = (self.batch.clone(), self.sources.clone(), self.skipped.clone());
-        let keyless = self.keyless;
+        let (keyless, null_key) = (self.keyless, self.null_key);
         let ledger = self.ledger()?;
         let ingest = Ingest {
             batch,
             policy: ledger.state().policy_version,
+            null_key: (null_key != ledger.state().policy.null_key).then_some(null_key),
             schema,
             sources,
             skipped,

@@ -35,6 +35,7 @@ use crate::token::Tokens;
 use crate::verdict::Verdict;
 use crate::workers::Workers;
 use quarantine::QuarantineWriter;
+use rebase::Staged;
 use stage::Stager;
 
 /// What a session is given besides its table.
@@ -62,6 +63,7 @@ pub struct Session {
     own: Own,
     /// None once everything is staged.
     stager: Option<Stager>,
+    staged: Option<Staged>,
     quarantine: QuarantineWriter,
     contract: Contract,
     null_key: NullKey,
@@ -78,10 +80,11 @@ pub struct Session {
     keyless: u64,
 }
 
-/// The table a session works on: an existing one, or (for a dry run) one that is only imagined.
+/// The table a session works on.
 enum Table {
-    Real(Box<Ledger>),
-    Imagined(Box<TableIdentity>),
+    Existing(Box<Ledger>),
+    /// It does not exist yet: what it is to be.
+    Planned(Box<TableIdentity>, Policy),
 }
 
 /// The schema that every row of the table fits, and the version that it was derived from.
@@ -120,7 +123,7 @@ impl Session {
         let policy = ledger.state().policy.clone();
         let contract = Contract { schema, base, widened };
         Self::assemble(
-            Table::Real(Box::new(ledger)),
+            Table::Existing(Box::new(ledger)),
             store,
             known,
             entries,
@@ -131,8 +134,9 @@ impl Session {
         )
     }
 
-    /// Begins a dry run on a table that does not exist yet.
-    pub fn imagine(
+    /// Begins a session on a table that does not exist yet. It is created by [`create_table`](Self::create_table), or
+    /// at the latest by the commit, so that a run that fails leaves no table behind.
+    pub fn begin_new(
         store: Store,
         identity: TableIdentity,
         policy: Policy,
@@ -140,11 +144,8 @@ impl Session {
         options: SessionOptions,
         workers: &Workers,
     ) -> Result<Self> {
-        if !options.dry_run {
-            return Err(Error::Internal("only a dry run can work on a table that does not exist".into()));
-        }
         let contract = Contract { schema, base: 0, widened: true };
-        let table = Table::Imagined(Box::new(identity));
+        let table = Table::Planned(Box::new(identity), policy.clone());
         Self::assemble(table, store, Known::nothing(), 0, &policy, contract, options, workers)
     }
 
@@ -162,8 +163,8 @@ impl Session {
         let by = Proposer { session: random::identity()?, writer: writer_label() };
         let namer = Namer::new(&by.session, entries);
         let spec = match &table {
-            Table::Real(ledger) => &ledger.identity().token,
-            Table::Imagined(identity) => &identity.token,
+            Table::Existing(ledger) => &ledger.identity().token,
+            Table::Planned(identity, _) => &identity.token,
         };
         let mut sink = options.sink;
         sink.partition_by =
@@ -177,6 +178,7 @@ impl Session {
             known,
             own: if options.dry_run { Own::aside(own)? } else { Own::new(own) },
             stager: Some(stager),
+            staged: None,
             sink,
             partition_by: policy.partition_by.clone(),
             workers: workers.clone(),
@@ -197,9 +199,24 @@ impl Session {
     /// The table's identity.
     pub fn identity(&self) -> &TableIdentity {
         match &self.table {
-            Table::Real(ledger) => ledger.identity(),
-            Table::Imagined(identity) => identity,
+            Table::Existing(ledger) => ledger.identity(),
+            Table::Planned(identity, _) => identity,
         }
+    }
+
+    /// Creates the table, if it does not exist yet. `false` = another writer created it meanwhile: this session's
+    /// tokens mean nothing there, so begin again on theirs.
+    pub async fn create_table(&mut self) -> Result<bool> {
+        let Table::Planned(identity, policy) = &self.table else { return Ok(true) };
+        let ledger =
+            Ledger::create(self.store.clone(), identity.as_ref().clone(), policy.clone(), &self.by).await?;
+        let ours = ledger.identity() == identity.as_ref() && ledger.state().policy == *policy;
+        // Nothing was judged against entries beyond the first.
+        if !ours || ledger.state().entries > 1 {
+            return Ok(false);
+        }
+        self.table = Table::Existing(Box::new(ledger));
+        Ok(true)
     }
 
     /// The schema every row fits.
@@ -238,21 +255,14 @@ impl Session {
     }
 
     /// Judges one chunk of `source`. The verdicts are final for this session: accepted rows must be written, and
-    /// those without a key rejected or, if the source was consumed before, left alone.
+    /// rows without a key, which count as rejected, [set aside](Self::set_aside). A session that did not is not
+    /// committed.
     pub async fn judge(&mut self, source: u32, tokens: &Tokens) -> Result<Verdicts> {
         // Rows without a key cannot be recognised: those of a source that was consumed before are not kept twice.
         let replay = self.source(source)?.replay_of.is_some();
         let null_key = if replay { NullKey::Quarantine } else { self.null_key };
         let memory = judge::Memory { known: &mut self.known, own: &mut self.own };
         let mut verdicts = judge::judge(&self.store, &mut self.namer, memory, tokens, null_key).await?;
-        if self.null_key == NullKey::Fail
-            && let Some(row) = verdicts.no_key.first()
-        {
-            return Err(Error::input(
-                &self.source(source)?.url,
-                format!("row {row} of a chunk has no key; use --null-key quarantine or keep to go on"),
-            ));
-        }
         let keep_keyless = self.null_key == NullKey::Keep;
         let replayed =
             if replay && keep_keyless { std::mem::take(&mut verdicts.no_key).len() as u64 } else { 0 };
@@ -261,6 +271,7 @@ impl Session {
         rows.count(Verdict::Accepted, verdicts.accepted);
         rows.count(Verdict::Duplicate, verdicts.duplicate);
         rows.count(Verdict::Replayed, replayed);
+        rows.count(Verdict::Rejected, verdicts.no_key.len() as u64);
         Ok(verdicts)
     }
 
@@ -273,13 +284,24 @@ impl Session {
         stager.push(&self.store, &mut self.namer, rows).await
     }
 
-    /// Keeps a row out: counts it as rejected and writes it to quarantine.
+    /// Keeps out a row that was never judged (a malformed line, say): counts it as rejected and writes it to
+    /// quarantine.
     pub async fn reject(&mut self, source: u32, row: &QuarantinedRow) -> Result<()> {
         self.source_mut(source)?.rows.count(Verdict::Rejected, 1);
+        self.set_aside(row).await
+    }
+
+    /// Writes a row that was judged to have no key to quarantine.
+    pub async fn set_aside(&mut self, row: &QuarantinedRow) -> Result<()> {
         if self.dry_run {
             return Ok(());
         }
         self.quarantine.push(&self.store, &mut self.namer, row).await
+    }
+
+    /// Whether a row without a key is to stop the run.
+    pub fn fails_without_key(&self) -> bool {
+        self.null_key == NullKey::Fail
     }
 
     /// How files that were staged before are written anew: they have their folders already.

@@ -176,8 +176,6 @@ impl Session {
         self.namer.advance(entries);
         let store = self.store.clone();
         let spec = self.identity().token.clone();
-        let mut stager =
-            Stager::new(&self.contract.schema, &spec, &self.rewriting(), &self.workers, self.memory / 4)?;
         let mut kept = Vec::new();
         let mut gone: BTreeMap<u32, u64> = BTreeMap::new();
         for file in std::mem::take(&mut staged.files) {
@@ -198,14 +196,17 @@ impl Session {
                 continue;
             }
             self.keyless -= file.keyless - groups.iter().map(|(_, _, stats)| stats.keyless).sum::<u64>();
-            let folder = folder(&file.name);
+            // A stager for each file, so that what replaces it stands where it stood.
+            let (folder, options) = (folder(&file.name), self.rewriting());
+            let mut stager =
+                Stager::new(&self.contract.schema, &spec, &options, &self.workers, self.memory / 4)?;
             for (group, verdicts, stats) in groups {
                 if verdicts.accepted > 0 {
                     stager.push_group(&store, &mut self.namer, folder, group, verdicts, stats).await?;
                 }
             }
+            kept.extend(stager.finish(&store, &mut self.namer).await?);
         }
-        kept.extend(stager.finish(&store, &mut self.namer).await?);
         staged.files = kept;
         staged.tokens.remove(&store, &mut self.namer, &revoked.tokens).await?;
         for (number, source) in (0..).zip(&mut self.sources) {

@@ -7,9 +7,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::filter_record_batch;
-use arrow_schema::SchemaRef;
+use arrow_schema::{DataType, SchemaRef};
 use parquet::basic::Compression;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -22,18 +22,19 @@ use crate::sink::{self, EncodedRowGroup, FileLayout, FileWriter, RowGroupEncoder
 use crate::source::input::Input;
 use crate::source::parquet::{Batches, RowGroup};
 use crate::store::{Store, Upload, compute};
-use crate::token::{BoundKey, TokenSpec, TokenSum};
+use crate::token::{BoundKey, Token, TokenSpec, TokenSum};
 use crate::workers::{Started, Workers};
 
 /// Rows decoded at a time.
 const BATCH_ROWS: usize = 8192;
 
 /// Row groups below both of these are gathered into larger ones rather than kept as they are.
-const SMALL_ROWS: usize = 64 << 10;
-const SMALL_BYTES: u64 = 4 << 20;
+const SMALL_ROWS: usize = 10_000;
+const SMALL_BYTES: u64 = 1 << 20;
 
-/// Files that are open at a time in a table with partitions.
-const OPEN_FILES: usize = 64;
+/// Files that are open at a time in a table with partitions, by what memory allows.
+const MIN_OPEN_FILES: usize = 4;
+const MAX_OPEN_FILES: usize = 64;
 
 /// Judged rows of one source.
 #[derive(Debug)]
@@ -80,6 +81,9 @@ pub(super) struct Stager {
     source_layout: Option<(String, Option<FileLayout>)>,
     contract_layouts: Vec<(Option<Compression>, FileLayout)>,
     done: Vec<DataFile>,
+    /// Bytes gathered in all ways.
+    gathered_bytes: usize,
+    open_files: usize,
     /// Counts uses of ways, to find the one that was not used for longest.
     uses: u64,
 }
@@ -147,6 +151,8 @@ impl Stager {
             source_layout: None,
             contract_layouts: Vec::new(),
             done: Vec::new(),
+            gathered_bytes: 0,
+            open_files: 0,
             uses: 0,
         })
     }
@@ -213,15 +219,19 @@ impl Stager {
         };
         let keep = (!verdicts.all_accepted()).then_some(verdicts.keep);
         if small {
-            let contract = Arc::clone(layout.row_schema());
-            let batches = self.workers.start(move || {
-                let url = group.file().url().to_owned();
-                let adapt =
-                    |batch: Result<_>| schema::adapt(&batch?, &contract).map_err(|e| Error::input(&url, e));
-                group.rows(keep.as_ref(), BATCH_ROWS)?.map(adapt).collect::<Result<Vec<_>>>()
-            });
-            let batches = batches.await?;
-            return self.gather(store, namer, folder, batches, stats, &layout).await;
+            // One batch at a time: few rows and few bytes may still be much once they are decoded.
+            let url = group.file().url().to_owned();
+            let mut stats = stats;
+            let mut batches = compute(move || group.rows(keep.as_ref(), BATCH_ROWS)).await?;
+            loop {
+                let (batch, rest) = compute(move || Ok((batches.next().transpose()?, batches))).await?;
+                batches = rest;
+                let Some(batch) = batch else { return Ok(()) };
+                let batch = schema::adapt(&batch, layout.row_schema()).map_err(|e| Error::input(&url, e))?;
+                let part =
+                    Stats { origin: stats.take_origin(batch.num_rows() as u64), ..self.count(&batch)? };
+                self.gather(store, namer, folder, batch, part, &layout).await?;
+            }
         }
         self.flush(store, namer, folder).await?;
         let encoding = Encoding::of_group(group, keep, &layout, &self.options, self.group_memory);
@@ -268,19 +278,24 @@ impl Stager {
         let batch = schema::adapt(&batch, layout.row_schema())
             .map_err(|e| Error::Internal(format!("rows that were read do not fit the table: {e}")))?;
         if self.options.partition_by.is_empty() {
-            return self.gather(store, namer, "", vec![batch], stats, layout).await;
+            return self.gather(store, namer, "", batch, stats, layout).await;
         }
         for (folder, batch) in sink::split(&self.options.partition_by, &batch)? {
-            let tokens = self.key.tokenise(&batch)?;
-            let keyless = |row: usize| tokens.keyless.as_ref().is_some_and(|mask| mask.value(row));
-            let with_key = tokens.tokens.iter().enumerate().filter(|(row, _)| !keyless(*row));
-            let sum = with_key
-                .fold(TokenSum::default(), |sum, (_, token)| sum.plus(TokenSum { count: 1, sum: token.0 }));
-            let rows = batch.num_rows() as u64;
-            let stats = Stats { rows, keyless: rows - sum.count, tokens: sum, origin: vec![(source, rows)] };
-            self.gather(store, namer, &folder, vec![batch], stats, layout).await?;
+            let stats = Stats { origin: vec![(source, batch.num_rows() as u64)], ..self.count(&batch)? };
+            self.gather(store, namer, &folder, without_slack(batch)?, stats, layout).await?;
         }
         Ok(())
+    }
+
+    /// What the manifest will say of some rows, but for their origin.
+    fn count(&self, batch: &RecordBatch) -> Result<Stats> {
+        let tokens = self.key.tokenise(batch)?;
+        let keyless = |row: usize| tokens.keyless.as_ref().is_some_and(|mask| mask.value(row));
+        let with_key = tokens.tokens.iter().enumerate().filter(|(row, _)| !keyless(*row));
+        let one = |token: &Token| TokenSum { count: 1, sum: token.0 };
+        let sum = with_key.fold(TokenSum::default(), |sum, (_, token)| sum.plus(one(token)));
+        let rows = batch.num_rows() as u64;
+        Ok(Stats { rows, keyless: rows - sum.count, tokens: sum, origin: Vec::new() })
     }
 
     /// Adds adapted rows to those gathered for a folder.
@@ -289,7 +304,7 @@ impl Stager {
         store: &Store,
         namer: &mut Namer,
         folder: &str,
-        batches: Vec<RecordBatch>,
+        batch: RecordBatch,
         stats: Stats,
         layout: &FileLayout,
     ) -> Result<()> {
@@ -302,8 +317,10 @@ impl Stager {
         way.used = self.uses;
         way.layout = Some(layout.clone());
         way.stats.add(&stats);
-        way.gathered_bytes += batches.iter().map(RecordBatch::get_array_memory_size).sum::<usize>();
-        way.gathered.extend(batches);
+        let bytes = batch.get_array_memory_size();
+        way.gathered_bytes += bytes;
+        way.gathered.push(batch);
+        self.gathered_bytes += bytes;
         if way.stats.rows >= self.options.row_group_rows as u64 || way.gathered_bytes >= self.group_memory {
             self.flush(store, namer, folder).await?;
         }
@@ -312,21 +329,31 @@ impl Stager {
 
     /// With many folders the gathered rows of all together, and the open files, stay within bounds.
     async fn keep_within_bounds(&mut self, store: &Store, namer: &mut Namer) -> Result<()> {
-        while self.ways.values().map(|way| way.gathered_bytes).sum::<usize>() > 2 * self.group_memory {
+        while self.gathered_bytes > 2 * self.group_memory {
             let largest = self.ways.iter().max_by_key(|(_, way)| way.gathered_bytes);
             let Some(folder) = largest.map(|(folder, _)| folder.clone()) else { break };
             self.flush(store, namer, &folder).await?;
         }
-        while self.ways.values().filter(|way| way.file.is_some()).count() > OPEN_FILES {
+        let upload = if store.local_path("").is_some() { 1 << 20 } else { Upload::MEMORY };
+        let most = (self.group_memory / upload).clamp(MIN_OPEN_FILES, MAX_OPEN_FILES);
+        while self.open_files > most {
+            self.drain_jobs(store, namer, 0).await?;
             let open = self.ways.iter().filter(|(_, way)| way.file.is_some());
             let Some(folder) = open.min_by_key(|(_, way)| way.used).map(|(folder, _)| folder.clone()) else {
                 break;
             };
-            self.drain_jobs(store, namer, 0).await?;
             if let Some(file) = self.ways.get_mut(&folder).and_then(|way| way.file.take()) {
-                self.done.push(file.close().await?);
+                self.close(file).await?;
             }
+            // Folders that have neither rows nor a file need not be remembered.
+            self.ways.retain(|_, way| way.file.is_some() || !way.gathered.is_empty());
         }
+        Ok(())
+    }
+
+    async fn close(&mut self, file: OpenFile) -> Result<()> {
+        self.open_files -= 1;
+        self.done.push(file.close().await?);
         Ok(())
     }
 
@@ -345,7 +372,7 @@ impl Stager {
         };
         let batches = std::mem::take(&mut way.gathered);
         let stats = std::mem::take(&mut way.stats);
-        way.gathered_bytes = 0;
+        self.gathered_bytes -= std::mem::take(&mut way.gathered_bytes);
         let Some(layout) = way.layout.take() else { return Ok(()) };
         let encoding = Encoding::of_batches(batches, &layout, &self.options, self.group_memory);
         let work = Work::Encode(self.workers.start(move || encoding?.step()));
@@ -370,14 +397,17 @@ impl Stager {
         self.uses += 1;
         let way = self.ways.entry(job.folder.clone()).or_default();
         way.used = self.uses;
-        if let Some(file) =
-            way.file.take_if(|file| *file.writer.layout() != job.layout || file.writer.is_full())
+        let mut open = way.file.take();
+        if let Some(file) = open.take_if(|file| *file.writer.layout() != job.layout || file.writer.is_full())
         {
-            self.done.push(file.close().await?);
+            self.close(file).await?;
         }
-        let mut file = match way.file.take() {
+        let mut file = match open {
             Some(file) => file,
-            None => OpenFile::begin(store, namer, &job.folder, &job.layout, self.key.paths()).await?,
+            None => {
+                self.open_files += 1;
+                OpenFile::begin(store, namer, &job.folder, &job.layout, self.key.paths()).await?
+            }
         };
         match job.work {
             Work::Copy(group) => file.copy(group).await?,
@@ -390,8 +420,8 @@ impl Stager {
         }
         file.stats.add(&job.stats);
         if file.writer.written() >= self.options.target_file_size {
-            self.done.push(file.close().await?);
-        } else {
+            self.close(file).await?;
+        } else if let Some(way) = self.ways.get_mut(&job.folder) {
             way.file = Some(file);
         }
         Ok(())
@@ -471,6 +501,12 @@ impl OpenFile {
 
     async fn close(mut self) -> Result<DataFile> {
         let summary = self.writer.close()?;
+        if summary.rows != self.stats.rows {
+            return Err(Error::Internal(format!(
+                "{} holds {} rows where {} were accepted; nothing was committed",
+                self.name, summary.rows, self.stats.rows
+            )));
+        }
         self.drain().await?;
         let bytes = self.upload.finish().await?;
         let range = |range: sink::ColumnRange| range.min.zip(range.max);
@@ -488,6 +524,22 @@ impl OpenFile {
 }
 
 impl Stats {
+    /// Takes the origin of the first `rows` rows out.
+    fn take_origin(&mut self, mut rows: u64) -> Vec<(u32, u64)> {
+        let mut taken = Vec::new();
+        while rows > 0 {
+            let Some((source, left)) = self.origin.first_mut() else { break };
+            let part = rows.min(*left);
+            taken.push((*source, part));
+            *left -= part;
+            rows -= part;
+            if *left == 0 {
+                self.origin.remove(0);
+            }
+        }
+        taken
+    }
+
     fn add(&mut self, other: &Self) {
         self.rows += other.rows;
         self.keyless += other.keyless;
@@ -499,6 +551,19 @@ impl Stats {
             }
         }
     }
+}
+
+/// Rows that were picked out of a larger batch share its buffers of text whole: here they get buffers of their own.
+fn without_slack(batch: RecordBatch) -> Result<RecordBatch> {
+    let own = |column: &ArrayRef| -> ArrayRef {
+        match column.data_type() {
+            DataType::Utf8View => Arc::new(column.as_string_view().gc()),
+            DataType::BinaryView => Arc::new(column.as_binary_view().gc()),
+            _ => Arc::clone(column),
+        }
+    };
+    RecordBatch::try_new(batch.schema(), batch.columns().iter().map(own).collect())
+        .map_err(|e| Error::Internal(format!("rows cannot be put together again: {e}")))
 }
 
 /// Rows on their way into encoded row groups, one at a time, each within bounds of rows and memory.

@@ -122,7 +122,8 @@ pub fn split(partitions: &[Partition], batch: &RecordBatch) -> Result<Vec<(Strin
     for column in &columns {
         let mut known: HashMap<(usize, Option<&str>), usize> = HashMap::new();
         for (row, folder) in folder_of.iter_mut().enumerate() {
-            let value = column.is_valid(row).then(|| column.value(row));
+            // The empty text has no folder of its own: it goes where null goes.
+            let value = column.is_valid(row).then(|| column.value(row)).filter(|value| !value.is_empty());
             let next = known.len();
             *folder = *known.entry((*folder, value)).or_insert(next);
         }

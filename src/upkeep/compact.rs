@@ -35,6 +35,9 @@ const INLINE_MANIFESTS: usize = 64;
 /// How often a compaction that lost its race is tried again.
 const ATTEMPTS: usize = 3;
 
+/// Bytes that one input of a merge holds: a piece of its tokens, with their versions.
+const INPUT_BYTES: u64 = 3 << 19;
+
 /// Tokens merged at a time.
 const STEP: usize = 64 << 10;
 
@@ -79,7 +82,11 @@ async fn compact_by(
     let by = Proposer { session: session.clone(), writer: session::writer_label() };
     let mut namer = Namer::new(&session, ledger.state().entries);
     let mut lost = 0;
-    while let Some(choice) = choose(ledger.state()) {
+    while let Some(mut choice) = choose(ledger.state()) {
+        // No more inputs than memory holds pieces of, the smallest first; the next turn goes on from there.
+        let most = (memory / 2 / INPUT_BYTES).max(2) as usize;
+        choice.runs.sort_by_key(|name| ledger.state().runs.get(name).map(|run| run.item.tokens.count));
+        choice.runs.truncate(most);
         namer.advance(ledger.state().entries);
         let merged = merge(ledger, &mut namer, &choice, memory).await?;
         let tokens = merged.tokens.count;

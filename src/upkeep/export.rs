@@ -73,6 +73,11 @@ struct Export {
 
 impl Export {
     fn begin(to: &Path) -> Result<Self> {
+        // A rename would replace a device or a pipe by a file.
+        let special = fs::metadata(to).is_ok_and(|found| !found.is_file());
+        if special {
+            return Err(Error::Usage(format!("{} is no regular file: name one to write to", to.display())));
+        }
         let mut partial = to.as_os_str().to_owned();
         partial.push(".partial");
         let partial = PathBuf::from(partial);

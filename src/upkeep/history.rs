@@ -12,12 +12,13 @@ use crate::ledger::{Ledger, name};
 /// How many manifests are fetched at a time.
 const FETCH_AHEAD: usize = 16;
 
-/// Gives `each` the entries of `versions` in order. Versions that do not exist are an error.
+/// Gives `each` the entries of `versions` in order, and returns the state after the last. Versions that do not exist
+/// are an error.
 pub async fn history(
     ledger: &Ledger,
     versions: Range<u64>,
     mut each: impl FnMut(Entry, Applied),
-) -> Result<()> {
+) -> Result<State> {
     let store = ledger.store();
     let mut state = match versions.start.checked_sub(1) {
         None => State::default(),
@@ -38,5 +39,5 @@ pub async fn history(
         let applied = state.apply(&entry, hash);
         each(entry, applied);
     }
-    Ok(())
+    Ok(state)
 }

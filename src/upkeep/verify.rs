@@ -17,10 +17,10 @@ use super::history::history;
 use crate::error::{Error, Result};
 use crate::index::SortedBatch;
 use crate::index::merge::{Commits, Merge, Piece, Step};
+use crate::ledger::Ledger;
 use crate::ledger::entry::DataFile;
 use crate::ledger::name::Namer;
 use crate::ledger::state::Applied;
-use crate::ledger::{Ledger, State};
 use crate::options::default_memory;
 use crate::runs::own::without;
 use crate::runs::{Known, OpenRun, Own, Scan};
@@ -83,11 +83,9 @@ pub async fn verify(ledger: &Ledger, options: &VerifyOptions) -> Result<VerifyRe
 
 /// Replays the ledger without checkpoints.
 async fn verify_ledger(ledger: &Ledger, report: &mut VerifyReport) -> Result<()> {
-    let mut replayed = State::default();
     let mut rows = crate::verdict::Accounting::default();
     let mut unconserved = Vec::new();
-    history(ledger, 0..ledger.state().entries, |entry, applied| {
-        // `history` has judged the entry; the hash of its bytes is only needed to go on judging.
+    let replayed = history(ledger, 0..ledger.state().entries, |entry, applied| {
         if applied == Applied::Valid
             && let Some(ingest) = entry.ingest()
         {
@@ -98,15 +96,6 @@ async fn verify_ledger(ledger: &Ledger, report: &mut VerifyReport) -> Result<()>
         }
     })
     .await?;
-    for version in 0..ledger.state().entries {
-        let object = crate::ledger::name::manifest(version);
-        let Some(bytes) = ledger.store().get(&object).await? else {
-            report.problems.push(format!("{object} is absent"));
-            return Ok(());
-        };
-        let entry = crate::ledger::Entry::decode(&object, &bytes)?;
-        let _ = replayed.apply(&entry, crate::ledger::Entry::hash(&bytes));
-    }
     for version in unconserved {
         report.problems.push(format!("version {version}: the rows read are not the sum of their verdicts"));
     }
@@ -264,12 +253,13 @@ impl Seen {
         let name = file.name.clone();
         let parquet = compute(move || ParquetFile::open(input, &name)).await?;
         let key = ledger.identity().token.bind(parquet.schema(), &file.name)?;
-        let started = parquet.row_groups().map(|group| {
-            let key = key.clone();
-            workers.start(move || pieces(&group, &key))
-        });
-        let started: Vec<_> = started.collect();
-        let mut groups = stream::iter(started).buffered(workers.count());
+        // Started one by one, so that no more row groups are held than there are workers.
+        let mut groups = stream::iter(parquet.row_groups())
+            .map(|group| {
+                let key = key.clone();
+                workers.start(move || pieces(&group, &key))
+            })
+            .buffered(workers.count());
         let (mut rows, mut keyless, mut sum) = (0, 0, TokenSum::default());
         while let Some(pieces) = groups.try_next().await? {
             for tokens in pieces {

@@ -82,10 +82,10 @@ fn manual_pages_exist_for_the_program_and_each_command() {
     let scene = Scene::new();
     let page = scene.run(&["man"]);
     assert_eq!(page.code, 0);
-    assert!(page.out.contains(".TH dedupe 1") && page.out.contains("Exit codes"), "{}", page.out);
+    assert!(page.out.contains(".TH dedupe 1") && page.out.contains(".SH \"EXIT STATUS\""), "{}", page.out);
     for command in COMMANDS {
         let page = scene.run(&["man", command]);
-        assert!(page.out.contains(&format!(".TH dedupe\\-{command} 1")), "{command}: {}", page.out);
+        assert!(page.out.contains(&format!(".TH dedupe-{command} 1")), "{command}: {}", page.out);
     }
     assert_eq!(scene.run(&["man", "nonsense"]).code, 2);
 }

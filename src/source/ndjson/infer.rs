@@ -7,7 +7,7 @@ use super::decode::{Decoded, not_a_row};
 use super::lines::Block;
 use super::shape::{BOOL, Facts, Members, Shape, TEXT, number_facts};
 use super::walk::{Name, Names, Piece, Walked, walk};
-use super::{Error, is_json};
+use super::{Error, MAX_NESTING, is_json, json_field};
 use crate::error::Result;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema};
 use jiter::{Jiter, Peek};
@@ -52,14 +52,23 @@ impl Inference {
 
     /// The schema that holds all rows seen, every column nullable and in order of appearance.
     pub fn finish(self) -> Result<Schema> {
-        self.checked(Schema::new(self.members.fields(false)))
+        self.checked(Schema::new(shallow(&self.members.fields(false).into(), None, 1)))
     }
 
     /// `contract` together with the members that it lacks, after its own; what it has stays as it is. Members
     /// that were only null are not added. To be used on rows that a decoder for `contract` accepted, which
     /// then all fit.
     pub fn widen(&self, contract: &Schema) -> Result<Schema> {
-        let fields = widened(contract.fields(), &self.members, "")?;
+        let fields = widened(contract.fields(), &self.members, "", Mixture::Refused)?;
+        let fields = shallow(&fields.into(), Some(contract.fields()), 1);
+        self.checked(Schema::new_with_metadata(fields, contract.metadata().clone()))
+    }
+
+    /// As [`widen`](Self::widen), of rows that may not all fit `contract`: a struct or list for which other things
+    /// were seen as well stays as it is.
+    pub fn widen_loosely(&self, contract: &Schema) -> Result<Schema> {
+        let fields = widened(contract.fields(), &self.members, "", Mixture::LeftAlone)?;
+        let fields = shallow(&fields.into(), Some(contract.fields()), 1);
         self.checked(Schema::new_with_metadata(fields, contract.metadata().clone()))
     }
 
@@ -203,12 +212,47 @@ fn skip(steps: &mut Steps<'_>) {
 }
 
 /// `fields` and, after them, the members that they lack. `path` is for messages.
-fn widened(fields: &Fields, seen: &Members, path: &str) -> Result<Vec<FieldRef>> {
+/// Columns as they are, but new ones that nest deeper than [`MAX_NESTING`] end in JSON text: readers of the field
+/// choke on deeper schemas, and a manifest holds a schema as nested JSON.
+fn shallow(fields: &Fields, known: Option<&Fields>, depth: usize) -> Fields {
+    let one = |field: &FieldRef| {
+        let known = known.and_then(|known| known.find(field.name())).map(|(_, field)| field);
+        shallow_field(field, known, depth)
+    };
+    fields.iter().map(one).collect()
+}
+
+fn shallow_field(field: &FieldRef, known: Option<&FieldRef>, depth: usize) -> FieldRef {
+    let kind = match (field.data_type(), known.map(|known| known.data_type())) {
+        (DataType::Struct(_) | DataType::List(_), None) if depth >= MAX_NESTING => {
+            return Arc::new(json_field(field.name()));
+        }
+        (DataType::Struct(members), Some(DataType::Struct(known))) => {
+            DataType::Struct(shallow(members, Some(known), depth + 1))
+        }
+        (DataType::Struct(members), None) => DataType::Struct(shallow(members, None, depth + 1)),
+        (DataType::List(item), Some(DataType::List(known))) => {
+            DataType::List(shallow_field(item, Some(known), depth + 1))
+        }
+        (DataType::List(item), None) => DataType::List(shallow_field(item, None, depth + 1)),
+        _ => return Arc::clone(field),
+    };
+    Arc::new(field.as_ref().clone().with_data_type(kind))
+}
+
+/// What becomes of a nested column for which other things were seen as well.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mixture {
+    Refused,
+    LeftAlone,
+}
+
+fn widened(fields: &Fields, seen: &Members, path: &str, mixture: Mixture) -> Result<Vec<FieldRef>> {
     let mut all = Vec::with_capacity(fields.len());
     for field in fields {
         let path = format!("{path}{}", field.name());
         all.push(match seen.get(field.name()) {
-            Some(shape) => widened_field(field, shape, &path)?,
+            Some(shape) => widened_field(field, shape, &path, mixture)?,
             None => field.clone(),
         });
     }
@@ -217,8 +261,11 @@ fn widened(fields: &Fields, seen: &Members, path: &str) -> Result<Vec<FieldRef>>
     Ok(all)
 }
 
-fn widened_field(field: &FieldRef, shape: &Shape, path: &str) -> Result<FieldRef> {
+fn widened_field(field: &FieldRef, shape: &Shape, path: &str, mixture: Mixture) -> Result<FieldRef> {
     if is_json(field) || !field.data_type().is_nested() || shape.is_unknown() {
+        return Ok(field.clone());
+    }
+    if shape.is_json() && mixture == Mixture::LeftAlone {
         return Ok(field.clone());
     }
     if shape.is_json() {
@@ -229,14 +276,16 @@ fn widened_field(field: &FieldRef, shape: &Shape, path: &str) -> Result<FieldRef
     let same = |kind| Ok(Arc::new(Field::clone(field).with_data_type(kind)));
     match (field.data_type(), shape.members(), shape.items()) {
         (DataType::Struct(fields), Some(members), _) => {
-            same(DataType::Struct(widened(fields, members, &format!("{path}."))?.into()))
+            same(DataType::Struct(widened(fields, members, &format!("{path}."), mixture)?.into()))
         }
-        (DataType::List(item), _, Some(items)) => same(DataType::List(widened_field(item, items, path)?)),
+        (DataType::List(item), _, Some(items)) => {
+            same(DataType::List(widened_field(item, items, path, mixture)?))
+        }
         (DataType::LargeList(item), _, Some(items)) => {
-            same(DataType::LargeList(widened_field(item, items, path)?))
+            same(DataType::LargeList(widened_field(item, items, path, mixture)?))
         }
         (DataType::FixedSizeList(item, size), _, Some(items)) => {
-            same(DataType::FixedSizeList(widened_field(item, items, path)?, *size))
+            same(DataType::FixedSizeList(widened_field(item, items, path, mixture)?, *size))
         }
         (DataType::Map(entries, sorted), Some(members), _) => match entries.data_type() {
             DataType::Struct(pair) => {
@@ -244,7 +293,7 @@ fn widened_field(field: &FieldRef, shape: &Shape, path: &str) -> Result<FieldRef
                 let mut all = Shape::default();
                 members.shapes.iter().for_each(|shape| all.join(shape.clone()));
                 if let Some(value) = pair.get_mut(1) {
-                    *value = widened_field(value, &all, path)?;
+                    *value = widened_field(value, &all, path, mixture)?;
                 }
                 let entries = Field::clone(entries).with_data_type(DataType::Struct(pair.into()));
                 same(DataType::Map(Arc::new(entries), *sorted))

@@ -35,6 +35,22 @@ pub struct Line<'a> {
 }
 
 impl Block {
+    /// The same lines in blocks of at most `lines` lines (blank ones included).
+    pub fn split(mut self, lines: usize) -> Vec<Self> {
+        let mut blocks = Vec::new();
+        loop {
+            let nth = memchr::memchr_iter(b'\n', &self.bytes).nth(lines.max(1) - 1);
+            let Some(end) = nth.map(|at| at + 1).filter(|end| *end < self.bytes.len()) else {
+                blocks.push(self);
+                return blocks;
+            };
+            let rest = self.bytes.split_off(end);
+            let (first_line, offset) = (self.first_line + lines.max(1) as u64, self.offset + end as u64);
+            let overlong = std::mem::take(&mut self.overlong);
+            blocks.push(std::mem::replace(&mut self, Self { bytes: rest, first_line, offset, overlong }));
+        }
+    }
+
     /// The lines that are not blank, in order.
     pub fn lines(&self) -> impl Iterator<Item = Line<'_>> {
         let (mut start, mut number) = (0, self.first_line);
@@ -194,6 +210,20 @@ fn without_return(line: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_block_splits_into_blocks_of_few_lines_that_say_the_same() {
+        let text = b"{}\n\n{\"a\":1}\n{}\n{\"b\":2}";
+        let whole = Lines::new(&text[..], 1 << 20, 1 << 20).next_block().unwrap().unwrap();
+        let said = |block: &Block| -> Vec<(u64, u64, Vec<u8>)> {
+            block.lines().map(|line| (line.number, line.offset, line.bytes.to_vec())).collect()
+        };
+        for lines in 1..7 {
+            let parts = whole.clone().split(lines);
+            assert_eq!(parts.iter().flat_map(said).collect::<Vec<_>>(), said(&whole), "{lines} lines");
+            assert!(parts.iter().all(|part| part.bytes.split_inclusive(|b| *b == b'\n').count() <= lines));
+        }
+    }
     use proptest::prelude::*;
 
     type Seen = Vec<(u64, u64, Vec<u8>)>;

@@ -41,7 +41,7 @@
 //! | text | text |
 //! | objects with at least one member | struct of the members, in order of appearance |
 //! | lists with at least one value that is not null | list |
-//! | anything else: two kinds, numbers that no type above holds, only nulls or empty, over [`MAX_MEMBERS`] members | JSON text |
+//! | anything else: two kinds, numbers that no type above holds, only nulls or empty, over [`MAX_MEMBERS`] members, deeper than [`MAX_NESTING`] | JSON text |
 //!
 //! **JSON text** is a text column with the Arrow extension `arrow.json` that holds the value as written,
 //! without white space between tokens; order of members and spelling of numbers stay. It takes any value.
@@ -78,7 +78,10 @@ pub const MAX_DEPTH: usize = 128;
 pub const MAX_LINE: usize = 64 << 20;
 
 /// The usual size of a block.
-pub const BLOCK_BYTES: usize = 4 << 20;
+pub const BLOCK_BYTES: usize = 2 << 20;
+
+/// Objects and lists within each other that become structs and lists of a schema; what is deeper is JSON text.
+pub const MAX_NESTING: usize = 16;
 
 /// A nested object with more different member names than this, over all rows, is kept as JSON text: it is a
 /// dictionary, not a record.

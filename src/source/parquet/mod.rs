@@ -17,10 +17,10 @@ pub use read::Batches;
 use crate::error::{Error, Result};
 use crate::schema::{check_names, normalise, viewed};
 use arrow::buffer::BooleanBuffer;
-use arrow::datatypes::{DataType, Fields, Schema, SchemaRef};
+use arrow::datatypes::{DataType, FieldRef, Fields, Schema, SchemaRef};
 use guard::{Guarded, broken, shielded};
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
-use parquet::basic::Compression;
+use parquet::basic::{Compression, Type};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{
     KeyValue, PageIndexPolicy, ParquetColumnIndex, ParquetMetaData, ParquetMetaDataReader,
@@ -63,7 +63,7 @@ impl<R: ChunkReader + Clone + Send + Sync + 'static> ParquetFile<R> {
         let metadata = Arc::new(footer::read_footer(&input, url)?);
         let natural = arrow_schema(&metadata).map_err(|error| broken(url, error))?;
         check_names(&natural).map_err(|reason| Error::input(url, reason))?;
-        let schema = normalise(&natural);
+        let schema = normalise(&with_days(&natural, &metadata));
         let options = ArrowReaderOptions::new().with_schema(Arc::new(viewed(&schema)));
         let reader = ArrowReaderMetadata::try_new(metadata, options).map_err(|error| broken(url, error))?;
         let mut leaf_types = Vec::new();
@@ -241,6 +241,36 @@ fn arrow_schema(metadata: &Arc<ParquetMetaData>) -> Result<Schema, ParquetError>
     let hinted = with(ArrowReaderOptions::new());
     let read = hinted.or_else(|_| with(ArrowReaderOptions::new().with_skip_arrow_metadata(true)))?;
     Ok(read.schema().as_ref().clone())
+}
+
+/// Dates that are stored as days are read as days, even where the writer held them in milliseconds: that is what
+/// other readers see, and what can be written again as dates.
+fn with_days(schema: &Schema, metadata: &ParquetMetaData) -> Schema {
+    let parquet = metadata.file_metadata().schema_descr();
+    let mut leaf = 0;
+    let fields: Fields = schema.fields().iter().map(|field| days(field, parquet, &mut leaf)).collect();
+    Schema::new_with_metadata(fields, schema.metadata().clone())
+}
+
+fn days(field: &FieldRef, parquet: &SchemaDescriptor, leaf: &mut usize) -> FieldRef {
+    let kind = match field.data_type() {
+        DataType::Struct(members) => {
+            DataType::Struct(members.iter().map(|member| days(member, parquet, leaf)).collect())
+        }
+        DataType::List(item) => DataType::List(days(item, parquet, leaf)),
+        DataType::LargeList(item) => DataType::LargeList(days(item, parquet, leaf)),
+        DataType::FixedSizeList(item, n) => DataType::FixedSizeList(days(item, parquet, leaf), *n),
+        DataType::Map(entries, sorted) => DataType::Map(days(entries, parquet, leaf), *sorted),
+        flat => {
+            let at = std::mem::replace(leaf, *leaf + 1);
+            let stored = parquet.columns().get(at).map(|column| column.physical_type());
+            match flat {
+                DataType::Date64 if stored == Some(Type::INT32) => DataType::Date32,
+                _ => return Arc::clone(field),
+            }
+        }
+    };
+    Arc::new(field.as_ref().clone().with_data_type(kind))
 }
 
 fn collect_leaves(fields: &Fields, leaves: &mut Vec<DataType>) {
