@@ -52,8 +52,12 @@ pub(super) async fn keyless_lines(
     decoded: &Decoded,
     verdicts: &Verdicts,
 ) -> Result<()> {
-    let mut wanted =
-        verdicts.no_key.iter().filter_map(|row| decoded.lines.get(*row as usize)).copied().peekable();
+    if verdicts.no_key.is_empty() {
+        return Ok(());
+    }
+    let wanted: Vec<u64> =
+        verdicts.no_key.iter().filter_map(|row| decoded.lines.get(*row as usize)).copied().collect();
+    let mut wanted = wanted.into_iter().peekable();
     for line in block.lines() {
         if wanted.next_if_eq(&line.number).is_some() {
             let row = QuarantinedRow::of_line(url, line.number, line.offset, NO_KEY.into(), line.bytes);

@@ -173,3 +173,128 @@ impl OpenRun {
 fn limits(store: &Store) -> Limits {
     if store.local_path("").is_some() { Limits { request: 1 << 20, gap: 0 } } else { Limits::default() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::RunSpec;
+    use crate::index::samples::{ascending, token};
+    use crate::runs::write::RunUpload;
+    use object_store::memory::InMemory;
+
+    const NAME: &str = "_dedupe/tokens/r.run";
+
+    fn memory() -> Store {
+        Store::from_object_store(Arc::new(InMemory::new()), "table", "memory:")
+    }
+
+    async fn write(store: &Store, tokens: &[Token]) -> RunRef {
+        let mut upload = RunUpload::begin(store, NAME.into(), &RunSpec::of(tokens)).await.unwrap();
+        upload.push_all(tokens).await.unwrap();
+        upload.finish().await.unwrap()
+    }
+
+    /// Every third token of the run, and as many that it does not hold.
+    fn asked(count: u64) -> (Vec<Token>, Vec<u32>) {
+        let held: Vec<u64> = (0..count).step_by(3).collect();
+        let all = held.iter().flat_map(|i| [(token(*i), true), (token(i + 1_000_000), false)]);
+        let mut all: Vec<(Token, bool)> = all.collect();
+        all.sort_unstable();
+        let places = (0..).zip(&all).filter(|(_, (_, held))| *held).map(|(place, _)| place);
+        (all.iter().map(|(token, _)| *token).collect(), places.collect())
+    }
+
+    #[tokio::test]
+    async fn with_or_without_filter_or_tokens_in_memory_the_answer_is_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let local = Store::open(folder.path().to_str().unwrap(), &[]).unwrap();
+        for store in [memory(), local] {
+            for (count, budget) in
+                [(1, 0), (1, u64::MAX), (4096, 0), (50_000, 0), (50_000, 100_000), (50_000, u64::MAX)]
+            {
+                store.delete(NAME).await.unwrap();
+                let run = write(&store, &ascending(0, count)).await;
+                let mut open = OpenRun::open(&store, &run).await.unwrap();
+                let mut budget = Budget(budget);
+                let before = budget.0;
+                let (tokens, expected) = asked(count);
+                // A few at a time, then many, again and again: it may come to hold its filter, then its tokens.
+                for chunk in tokens.chunks(50).take(20) {
+                    let found = open.find(&store, chunk, &mut budget).await.unwrap();
+                    let first = chunk[0];
+                    let at = tokens.partition_point(|token| *token < first) as u32;
+                    let here = expected.iter().filter(|e| (at..at + chunk.len() as u32).contains(*e));
+                    assert_eq!(found, here.map(|e| e - at).collect::<Vec<_>>());
+                }
+                for _ in 0..4 {
+                    assert_eq!(open.find(&store, &tokens, &mut budget).await.unwrap(), expected);
+                }
+                assert!(open.find(&store, &[], &mut budget).await.unwrap().is_empty());
+                match before {
+                    0 => assert!(open.bloom.is_none() && open.resident.is_none()),
+                    u64::MAX if count > 1 => assert!(open.resident.is_some(), "asked for more than it holds"),
+                    _ => {}
+                }
+                assert!(before - budget.0 <= before);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_filter_is_loaded_when_it_pays_and_fits() {
+        let store = memory();
+        let run = write(&store, &ascending(0, 200_000)).await;
+        let strangers: Vec<Token> = ascending(5_000_000, 2_000);
+        let mut open = OpenRun::open(&store, &run).await.unwrap();
+        let shape = open.meta.bloom_shape().unwrap().bytes();
+        let mut tight = Budget(shape - 1);
+        assert!(open.find(&store, &strangers, &mut tight).await.unwrap().is_empty());
+        assert!(open.bloom.is_none() && tight.0 == shape - 1);
+        let mut open = OpenRun::open(&store, &run).await.unwrap();
+        let mut enough = Budget(shape);
+        assert!(open.find(&store, &strangers, &mut enough).await.unwrap().is_empty());
+        assert!(open.bloom.is_some() && enough.0 == 0);
+    }
+
+    #[tokio::test]
+    async fn the_place_of_a_token_leads_to_its_commit() {
+        let store = memory();
+        let tokens: Vec<(Token, u64)> =
+            (0..).zip(ascending(0, 10_000)).map(|(i, token)| (token, i % 300)).collect();
+        let spec = RunSpec { highest_commit: Some(300), ..RunSpec::new(10_000) };
+        let mut upload = RunUpload::begin(&store, NAME.into(), &spec).await.unwrap();
+        upload.push_with_commits(&tokens).await.unwrap();
+        let run = upload.finish().await.unwrap();
+        let mut open = OpenRun::open(&store, &run).await.unwrap();
+        for (token, commit) in tokens.iter().step_by(997) {
+            let hits = open.hits(&store, &[*token]).await.unwrap();
+            assert_eq!(open.commit_of(&store, &hits[0]).await.unwrap(), Some(*commit));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_run_that_is_not_what_the_ledger_says_is_corrupt() {
+        let store = memory();
+        let run = write(&store, &ascending(0, 5_000)).await;
+        let other = RunRef { check: "0123456789abcdef".into(), ..run.clone() };
+        let fewer = RunRef { tokens: Default::default(), ..run.clone() };
+        let longer = RunRef { bytes: run.bytes + 1, ..run.clone() };
+        let shorter = RunRef { bytes: run.bytes - 8, ..run.clone() };
+        let no_number = RunRef { check: "?".into(), ..run.clone() };
+        for wrong in [other, fewer, longer, shorter, no_number] {
+            let error = OpenRun::open(&store, &wrong).await.unwrap_err();
+            assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+        }
+        let absent = RunRef { name: "_dedupe/tokens/absent.run".into(), ..run.clone() };
+        assert!(OpenRun::open(&store, &absent).await.unwrap_err().to_string().contains("absent.run"));
+        // A block that was damaged later is noticed when it is used, and only then.
+        let mut bytes = store.get(NAME).await.unwrap().unwrap().to_vec();
+        bytes[100] ^= 1;
+        store.put(NAME, bytes.into()).await.unwrap();
+        let mut open = OpenRun::open(&store, &run).await.unwrap();
+        let error = open.find(&store, &ascending(0, 1), &mut Budget(0)).await;
+        let first = open.find(&store, &ascending(0, 5_000), &mut Budget(0)).await;
+        assert!(matches!(first, Err(Error::Corrupt { .. })), "{first:?}");
+        assert!(error.is_ok() || matches!(error, Err(Error::Corrupt { .. })));
+    }
+}

@@ -233,3 +233,6 @@ async fn rewrite(store: &Store, namer: &mut Namer, staged: &Staged, gone: &[Toke
     let run = OpenRun::open(store, &reference).await?;
     Ok(Staged { reference, run })
 }
+
+#[cfg(test)]
+mod tests;

@@ -65,3 +65,67 @@ impl Scan {
         Ok(Some(Piece { tokens, commits: Commits::Each(commits) }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::RunSpec;
+    use crate::index::samples::ascending;
+    use crate::runs::open::OpenRun;
+    use crate::runs::write::RunUpload;
+    use object_store::memory::InMemory;
+
+    fn memory() -> Store {
+        Store::from_object_store(Arc::new(InMemory::new()), "table", "memory:")
+    }
+
+    /// What a scan reads of a run, each token with its version.
+    async fn scanned(store: &Store, run: &crate::ledger::entry::RunRef) -> Vec<(Token, u64)> {
+        let open = OpenRun::open(store, run).await.unwrap();
+        let mut scan = Scan::new(Arc::clone(open.meta()));
+        let mut all = Vec::new();
+        while let Some(piece) = scan.next_piece(store, 42).await.unwrap() {
+            let commits = match piece.commits {
+                Commits::All(since) => vec![since; piece.tokens.len()],
+                Commits::Each(commits) => commits,
+            };
+            assert_eq!(commits.len(), piece.tokens.len());
+            all.extend(piece.tokens.into_iter().zip(commits));
+        }
+        all
+    }
+
+    #[tokio::test]
+    async fn a_run_is_read_as_it_was_written_whatever_its_length() {
+        // Blocks hold 4096 tokens, pieces 16 blocks.
+        for count in [1, 4095, 4096, 4097, 65_536, 65_537, 150_000] {
+            let (store, tokens) = (memory(), ascending(0, count));
+            let name = "_dedupe/tokens/plain.run";
+            let mut upload = RunUpload::begin(&store, name.into(), &RunSpec::of(&tokens)).await.unwrap();
+            upload.push_all(&tokens).await.unwrap();
+            let run = upload.finish().await.unwrap();
+            assert_eq!((run.bytes, run.name.as_str()), (store.head(name).await.unwrap().unwrap().size, name));
+            assert_eq!((run.min, run.max), (tokens[0].0, tokens[tokens.len() - 1].0));
+            let expected: Vec<_> = tokens.iter().map(|token| (*token, 42)).collect();
+            assert_eq!(scanned(&store, &run).await, expected);
+
+            let with_commits: Vec<_> = (0..).zip(&tokens).map(|(i, token)| (*token, i * 7 % 5000)).collect();
+            let spec = RunSpec { highest_commit: Some(5000), ..RunSpec::new(count) };
+            let name = "_dedupe/tokens/commits.run";
+            let mut upload = RunUpload::begin(&store, name.into(), &spec).await.unwrap();
+            for piece in with_commits.chunks(1_000) {
+                upload.push_with_commits(piece).await.unwrap();
+            }
+            let run = upload.finish().await.unwrap();
+            assert_eq!(scanned(&store, &run).await, with_commits);
+        }
+    }
+
+    #[tokio::test]
+    async fn tokens_out_of_order_are_not_written() {
+        let store = memory();
+        let mut upload =
+            RunUpload::begin(&store, "_dedupe/tokens/r.run".into(), &RunSpec::new(2)).await.unwrap();
+        assert!(upload.push_all(&[Token(9), Token(3)]).await.is_err());
+    }
+}
