@@ -292,6 +292,8 @@ pub(super) async fn infer(
                 while rows < sample {
                     let block = lines.next_block().map_err(|e| read_error(&file.url, &e))?;
                     let Some(block) = block else { break };
+                    let left = usize::try_from(sample - rows).unwrap_or(usize::MAX);
+                    let Some(block) = block.split(left).into_iter().next() else { break };
                     rows += block.lines().count() as u64;
                     inference.observe(&block);
                 }

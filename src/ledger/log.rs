@@ -129,6 +129,12 @@ impl Ledger {
         by: &Proposer,
     ) -> Result<Self> {
         let wanted = Bytes::from(identity.encode()?);
+        if store.head(name::TABLE).await?.is_none() && store.head(&name::manifest(0)).await?.is_some() {
+            return Err(Error::corrupt(
+                name::TABLE,
+                "it is absent, but the ledger exists: it was lost, and with it the key that makes tokens. Restore it",
+            ));
+        }
         // A put whose answer was lost is decided by what can be read; the name is free until then.
         let mut tries = 0;
         let bytes = loop {

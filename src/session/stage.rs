@@ -572,6 +572,7 @@ struct Encoding {
     layout: FileLayout,
     rows: usize,
     memory: usize,
+    bytes: usize,
     /// Rows of the last batch that did not fit the row group.
     rest: Option<RecordBatch>,
 }
@@ -584,7 +585,14 @@ impl Encoding {
         memory: usize,
     ) -> Result<Self> {
         let batches = Box::new(batches.into_iter().map(Ok));
-        Ok(Self { batches, layout: layout.clone(), rows: options.row_group_rows, memory, rest: None })
+        Ok(Self {
+            batches,
+            layout: layout.clone(),
+            rows: options.row_group_rows,
+            memory,
+            bytes: options.target_file_size as usize,
+            rest: None,
+        })
     }
 
     fn of_group(
@@ -618,7 +626,14 @@ impl Encoding {
             Some(adapted)
         });
         let batches = Box::new(batches);
-        Ok(Self { batches, layout: layout.clone(), rows: options.row_group_rows, memory, rest: None })
+        Ok(Self {
+            batches,
+            layout: layout.clone(),
+            rows: options.row_group_rows,
+            memory,
+            bytes: options.target_file_size as usize,
+            rest: None,
+        })
     }
 
     /// Encodes the next row group; `None` after the last.
@@ -644,7 +659,10 @@ impl Encoding {
             if fits < batch.num_rows() {
                 self.rest = Some(batch.slice(fits, batch.num_rows() - fits));
             }
-            if encoder.rows() >= self.rows || encoder.memory() >= self.memory {
+            if encoder.rows() >= self.rows
+                || encoder.memory() >= self.memory
+                || encoder.encoded_bytes() >= self.bytes
+            {
                 break;
             }
         }

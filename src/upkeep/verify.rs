@@ -5,6 +5,7 @@
 //! with the index both ways. What is found is listed, not mended. Nothing is written, and memory stays within bounds:
 //! a set that outgrows its share spills to a temporary folder.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use crate::index::SortedBatch;
 use crate::index::merge::{Commits, Merge, Piece, Step};
 use crate::ledger::Ledger;
 use crate::ledger::entry::DataFile;
-use crate::ledger::name::Namer;
+use crate::ledger::name::{self, Namer};
 use crate::ledger::state::Applied;
 use crate::options::default_memory;
 use crate::runs::own::without;
@@ -84,20 +85,30 @@ pub async fn verify(ledger: &Ledger, options: &VerifyOptions) -> Result<VerifyRe
 /// Replays the ledger without checkpoints.
 async fn verify_ledger(ledger: &Ledger, report: &mut VerifyReport) -> Result<()> {
     let mut rows = crate::verdict::Accounting::default();
-    let mut unconserved = Vec::new();
-    let replayed = history(ledger, 0..ledger.state().entries, |entry, applied| {
-        if applied == Applied::Valid
-            && let Some(ingest) = entry.ingest()
-        {
-            rows.add(&ingest.rows);
-            if !ingest.rows.is_conserved() {
-                unconserved.push(entry.version);
+    let mut voids = Vec::new();
+    let entries = ledger.state().entries;
+    let replayed = history(ledger, 0..entries, |entry, applied| match applied {
+        Applied::Valid => {
+            if let Some(ingest) = entry.ingest() {
+                rows.add(&ingest.rows);
             }
+        }
+        Applied::Void(void) => {
+            voids.push(format!("version {} is void, without effect: {void}", entry.version))
         }
     })
     .await?;
-    for version in unconserved {
-        report.problems.push(format!("version {version}: the rows read are not the sum of their verdicts"));
+    report.problems.extend(voids);
+    // The ledger ends where a version is absent. If there are later ones, that one was lost.
+    let listed = ledger.store().list(name::LEDGER).await?;
+    let versions: BTreeSet<u64> =
+        listed.iter().filter_map(|object| name::manifest_version(&object.name)).collect();
+    if !versions.contains(&entries)
+        && let Some(later) = versions.range(entries..).next()
+    {
+        report
+            .problems
+            .push(format!("version {entries} is absent, but version {later} exists: a manifest was lost"));
     }
     if replayed != *ledger.state() {
         report.problems.push("a checkpoint contradicts the ledger: delete the checkpoint folder".into());
