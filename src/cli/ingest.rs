@@ -84,6 +84,9 @@ pub(super) struct Args {
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = values::line_length, help_heading = "Rows and sources")]
     max_line: usize,
     /// Make the run idempotent: a second run with this id does nothing and returns the first one's outcome.
+    ///
+    /// The id stands for the sources it was first used with; with others it is refused. Of standard input only the id is
+    /// known before it is read: a second run with the same id does not read it, whatever it holds.
     #[arg(long, value_name = "ID", value_parser = clap::builder::NonEmptyStringValueParser::new(), help_heading = "Run")]
     batch_id: Option<String>,
     /// Judge every row, write nothing, and say what would happen.

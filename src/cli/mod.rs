@@ -56,12 +56,23 @@ struct Context {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
+    hush_decoders();
     let words: Vec<OsString> = std::env::args_os().collect();
     let matches = match command().try_get_matches_from(&words) {
         Ok(matches) => matches,
         Err(error) => return failure::not_understood(&error, &words).into(),
     };
     run(&matches).into()
+}
+
+/// A decoder that panics over a damaged file is caught, and the file named: the panic itself is not for the user's eyes.
+fn hush_decoders() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !crate::source::parquet::is_shielded() {
+            tell(panic);
+        }
+    }));
 }
 
 fn run(matches: &ArgMatches) -> Exit {

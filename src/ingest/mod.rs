@@ -1,13 +1,13 @@
 //! The story of one run: find the sources, agree on a schema, judge every row in order, write the survivors, commit.
 
 mod feed;
+mod judge;
 mod plan;
 mod reject;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::BooleanBufferBuilder;
 use arrow_schema::SchemaRef;
 use tracing::{info, warn};
 
@@ -18,17 +18,15 @@ use crate::ledger::{Ledger, TableIdentity};
 use crate::options::{IngestOptions, MIB, MIN_MEMORY, OnBadFile};
 use crate::policy::Policy;
 use crate::report::{IngestReport, Progress, Skipped};
-use crate::session::{Chunk, Committed, Rows, Session, SessionOptions, Verdicts};
+use crate::session::{Committed, Session, SessionOptions};
 use crate::sink::SinkOptions;
 use crate::source::discover::{self, DiscoverOptions, SourceFile};
-use crate::source::input::Input;
-use crate::source::ndjson::{Block, Decoded, Inference};
-use crate::source::parquet::RowGroup;
 use crate::store::Store;
 use crate::token::{TokenKey, TokenSpec};
 use crate::upkeep::compact;
 use crate::workers::Workers;
 use feed::{Contract, Prepared, Recipe};
+use judge::Judge;
 use plan::Planned;
 
 /// Ingests `sources` (files, folders, patterns, URLs, `-`) into the table at `table`, which the first run creates.
@@ -375,143 +373,6 @@ impl Run<'_> {
         }
         report
     }
-}
-
-/// Takes prepared chunks in order, has them judged, and passes on what survives.
-struct Judge<'a> {
-    run: &'a Run<'a>,
-    session: Session,
-    planned: Arc<Vec<Planned>>,
-    recipe: Recipe,
-    /// The verdicts on the pieces of the row group under way.
-    pieces: Vec<Verdicts>,
-    /// Rows of the Parquet source under way that were seen so far.
-    row: u64,
-    /// Whether all text was looked through for new columns.
-    inferred: bool,
-}
-
-impl<'a> Judge<'a> {
-    fn new(run: &'a Run<'a>, session: Session, planned: Arc<Vec<Planned>>, recipe: Recipe) -> Self {
-        let inferred = run.options.sample_rows.is_some();
-        Self { run, session, planned, recipe, pieces: Vec::new(), row: 0, inferred }
-    }
-
-    async fn take(&mut self, number: usize, source: u32, chunk: Prepared) -> Result<()> {
-        let (rows, dropped) = match chunk {
-            Prepared::RowGroup { group, tokens, last } => {
-                let verdicts = self.session.judge(source, &tokens).await?;
-                let counts = (verdicts.keep.len() as u64, verdicts.keep.len() as u64 - verdicts.accepted);
-                let before = self.rows_before();
-                reject::keyless_rows(&mut self.session, &group, before, self.row, &verdicts).await?;
-                self.row += verdicts.keep.len() as u64;
-                self.pieces.push(verdicts);
-                if last {
-                    self.run.progress.advance(group.compressed_bytes());
-                    self.write_row_group(source, group).await?;
-                }
-                counts
-            }
-            block @ Prepared::Block { .. } => self.take_block(number, source, block).await?,
-            Prepared::End => {
-                self.row = 0;
-                (0, 0)
-            }
-        };
-        self.run.progress.count(rows, dropped);
-        Ok(())
-    }
-
-    /// Rows of the row group under way that were judged before the piece at hand.
-    fn rows_before(&self) -> usize {
-        self.pieces.iter().map(|verdicts| verdicts.keep.len()).sum()
-    }
-
-    async fn write_row_group(&mut self, source: u32, group: RowGroup<Input>) -> Result<()> {
-        let verdicts = merge(std::mem::take(&mut self.pieces));
-        if verdicts.accepted == 0 {
-            return Ok(());
-        }
-        self.session.write(Rows { source, chunk: Chunk::RowGroup(group), verdicts }).await
-    }
-
-    async fn take_block(&mut self, number: usize, source: u32, mut chunk: Prepared) -> Result<(u64, u64)> {
-        let url = self.session.sources().get(source as usize).map(|s| s.url.clone()).unwrap_or_default();
-        if let Prepared::Block { block, decoded, contract, .. } = &chunk
-            && decoded.unknown_fields
-        {
-            let block = Arc::clone(block);
-            let now = self.recipe.contract.get();
-            if *contract == now {
-                self.widen(&block, decoded).await?;
-            }
-            let now = self.recipe.contract.get();
-            if *contract != now {
-                chunk = feed::prepare_block(block, now, &self.recipe.spec, &url)?;
-                // Prepared ahead of a widening by an earlier block, it may hold more that is new.
-                if let Prepared::Block { block, decoded, .. } = &chunk
-                    && decoded.unknown_fields
-                {
-                    let block = Arc::clone(block);
-                    self.widen(&block, decoded).await?;
-                    chunk = feed::prepare_block(block, self.recipe.contract.get(), &self.recipe.spec, &url)?;
-                }
-            }
-        }
-        let Prepared::Block { block, decoded, tokens, .. } = chunk else { return Ok((0, 0)) };
-        if self.planned.get(number).is_some_and(|planned| {
-            matches!(planned, Planned::Read { file, .. } if file.compression == discover::Compression::None)
-        }) {
-            self.run.progress.advance(block.bytes.len() as u64);
-        }
-        let bad = reject::bad_lines(&mut self.session, source, &url, &decoded, self.run.options).await?;
-        reject::check_key_is_there(&tokens, &block, &self.recipe.spec, &url)?;
-        let verdicts = self.session.judge(source, &tokens).await?;
-        reject::keyless_lines(&mut self.session, &url, &block, &decoded, &verdicts).await?;
-        let rows = verdicts.keep.len() as u64;
-        let counts = (rows + bad, rows - verdicts.accepted + bad);
-        if verdicts.accepted > 0 {
-            self.session.write(Rows { source, chunk: Chunk::Batch(decoded.batch), verdicts }).await?;
-        }
-        Ok(counts)
-    }
-
-    /// Widens the contract by the columns that `block` has and the contract lacks. The first time all text of the
-    /// run is looked through, so that a new column's type fits all rows to come, not just those of this block.
-    async fn widen(&mut self, block: &Block, decoded: &Decoded) -> Result<()> {
-        let contract = self.recipe.contract.get();
-        let mut wider = contract.as_ref().clone();
-        if !std::mem::replace(&mut self.inferred, true) {
-            let found = plan::infer(&self.planned, self.run.options, &self.recipe.workers).await?;
-            wider = found.widen_loosely(&wider)?;
-        }
-        let mut found = Inference::new();
-        found.observe_accepted(block, decoded);
-        let wider = Arc::new(found.widen(&wider)?);
-        self.session.widen(Arc::clone(&wider)).await?;
-        self.recipe.contract.set(wider);
-        Ok(())
-    }
-}
-
-/// The verdicts on a whole row group, from those on its pieces.
-fn merge(mut pieces: Vec<Verdicts>) -> Verdicts {
-    if pieces.len() == 1
-        && let Some(only) = pieces.pop()
-    {
-        return only;
-    }
-    let mut keep = BooleanBufferBuilder::new(pieces.iter().map(|piece| piece.keep.len()).sum());
-    let mut whole = Verdicts::none();
-    for piece in pieces {
-        keep.append_buffer(&piece.keep);
-        whole.accepted += piece.accepted;
-        whole.keyless += piece.keyless;
-        whole.duplicate += piece.duplicate;
-        whole.tokens = whole.tokens.plus(piece.tokens);
-    }
-    whole.keep = keep.finish();
-    whole
 }
 
 fn new_columns(before: Option<&arrow_schema::Schema>, now: &arrow_schema::Schema) -> Vec<String> {

@@ -7,6 +7,8 @@
 //! Both doors, the command and the operator, lead here.
 
 mod commit;
+mod encoding;
+mod file;
 mod judge;
 mod quarantine;
 mod rebase;

@@ -10,8 +10,9 @@ use arrow::array::BooleanBufferBuilder;
 
 use super::Session;
 use super::commit::{Committed, refused};
+use super::file::Stats;
 use super::judge::Verdicts;
-use super::stage::{Stager, Stats};
+use super::stage::Stager;
 use crate::error::{Error, Result};
 use crate::ledger::Entry;
 use crate::ledger::entry::{Body, DataFile, Ingest, InlineTokens, QuarantineFile, RunRef};

@@ -11,22 +11,20 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow_schema::{DataType, SchemaRef};
 use parquet::basic::Compression;
-use xxhash_rust::xxh3::Xxh3;
 
+use super::encoding::{BATCH_ROWS, Encoding};
+use super::file::{OpenFile, Stats};
 use super::judge::Verdicts;
 use crate::error::{Error, Result};
 use crate::ledger::entry::DataFile;
-use crate::ledger::name::{self, Namer};
+use crate::ledger::name::Namer;
 use crate::schema;
-use crate::sink::{self, EncodedRowGroup, FileLayout, FileWriter, RowGroupEncoder, SinkOptions};
+use crate::sink::{self, EncodedRowGroup, FileLayout, SinkOptions};
 use crate::source::input::Input;
-use crate::source::parquet::{Batches, RowGroup};
+use crate::source::parquet::RowGroup;
 use crate::store::{Store, Upload, compute};
 use crate::token::{BoundKey, Token, TokenSpec, TokenSum};
 use crate::workers::{Started, Workers};
-
-/// Rows decoded at a time.
-const BATCH_ROWS: usize = 8192;
 
 /// Row groups below both of these are gathered into larger ones rather than kept as they are.
 const SMALL_ROWS: usize = 10_000;
@@ -54,15 +52,6 @@ pub enum Chunk {
     RowGroup(RowGroup<Input>),
     /// Rows in memory.
     Batch(RecordBatch),
-}
-
-/// What the manifest says of some rows besides their number: adds up.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Stats {
-    pub(super) rows: u64,
-    pub(super) keyless: u64,
-    pub(super) tokens: TokenSum,
-    pub(super) origin: Vec<(u32, u64)>,
 }
 
 /// Turns accepted rows into staged files.
@@ -97,14 +86,6 @@ struct Way {
     layout: Option<FileLayout>,
     file: Option<OpenFile>,
     used: u64,
-}
-
-struct OpenFile {
-    name: String,
-    writer: FileWriter,
-    upload: Upload,
-    hash: Box<Xxh3>,
-    stats: Stats,
 }
 
 /// A row group (or a few) to be appended to the file of a folder.
@@ -449,110 +430,6 @@ impl Stager {
     }
 }
 
-impl std::fmt::Debug for OpenFile {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "OpenFile({}, {:?})", self.name, self.writer)
-    }
-}
-
-impl OpenFile {
-    async fn begin(
-        store: &Store,
-        namer: &mut Namer,
-        folder: &str,
-        layout: &FileLayout,
-        key: Vec<Vec<String>>,
-    ) -> Result<Self> {
-        let separator = if folder.is_empty() { "" } else { "/" };
-        let name = namer.next(&format!("{}{separator}{folder}", name::DATA), "parquet");
-        let writer = FileWriter::new(layout.clone(), key)?;
-        let upload = store.create(&name).await?;
-        Ok(Self { name, writer, upload, hash: Box::new(Xxh3::new()), stats: Stats::default() })
-    }
-
-    async fn append(&mut self, group: EncodedRowGroup) -> Result<()> {
-        self.writer.append_encoded(group)?;
-        self.drain().await
-    }
-
-    async fn copy(&mut self, group: RowGroup<Input>) -> Result<()> {
-        let mut copy = group.copy();
-        loop {
-            let (more, rest) = {
-                let writer = &mut self.writer;
-                (writer.copy_some(&mut copy)?, copy)
-            };
-            copy = rest;
-            self.drain().await?;
-            if !more {
-                return Ok(());
-            }
-        }
-    }
-
-    async fn drain(&mut self) -> Result<()> {
-        let bytes = self.writer.take_bytes()?;
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        self.hash.update(&bytes);
-        self.upload.write(bytes).await
-    }
-
-    async fn close(mut self) -> Result<DataFile> {
-        let summary = self.writer.close()?;
-        if summary.rows != self.stats.rows {
-            return Err(Error::Internal(format!(
-                "{} holds {} rows where {} were accepted; nothing was committed",
-                self.name, summary.rows, self.stats.rows
-            )));
-        }
-        self.drain().await?;
-        let bytes = self.upload.finish().await?;
-        let range = |range: sink::ColumnRange| range.min.zip(range.max);
-        Ok(DataFile {
-            name: self.name,
-            rows: self.stats.rows,
-            bytes,
-            check: format!("{:016x}", self.hash.digest()),
-            keyless: self.stats.keyless,
-            tokens: self.stats.tokens,
-            origin: self.stats.origin,
-            key_range: summary.ranges.into_iter().map(range).collect(),
-        })
-    }
-}
-
-impl Stats {
-    /// Takes the origin of the first `rows` rows out.
-    fn take_origin(&mut self, mut rows: u64) -> Vec<(u32, u64)> {
-        let mut taken = Vec::new();
-        while rows > 0 {
-            let Some((source, left)) = self.origin.first_mut() else { break };
-            let part = rows.min(*left);
-            taken.push((*source, part));
-            *left -= part;
-            rows -= part;
-            if *left == 0 {
-                self.origin.remove(0);
-            }
-        }
-        taken
-    }
-
-    fn add(&mut self, other: &Self) {
-        self.rows += other.rows;
-        self.keyless += other.keyless;
-        self.tokens = self.tokens.plus(other.tokens);
-        for (source, rows) in &other.origin {
-            match self.origin.last_mut() {
-                Some((last, sum)) if last == source => *sum += rows,
-                _ => self.origin.push((*source, *rows)),
-            }
-        }
-    }
-}
-
 /// Rows that were picked out of a larger batch share its buffers of text whole: here they get buffers of their own.
 fn without_slack(batch: RecordBatch) -> Result<RecordBatch> {
     let own = |column: &ArrayRef| -> ArrayRef {
@@ -564,108 +441,4 @@ fn without_slack(batch: RecordBatch) -> Result<RecordBatch> {
     };
     RecordBatch::try_new(batch.schema(), batch.columns().iter().map(own).collect())
         .map_err(|e| Error::Internal(format!("rows cannot be put together again: {e}")))
-}
-
-/// Rows on their way into encoded row groups, one at a time, each within bounds of rows and memory.
-struct Encoding {
-    batches: Box<dyn Iterator<Item = Result<RecordBatch>> + Send>,
-    layout: FileLayout,
-    rows: usize,
-    memory: usize,
-    bytes: usize,
-    /// Rows of the last batch that did not fit the row group.
-    rest: Option<RecordBatch>,
-}
-
-impl Encoding {
-    fn of_batches(
-        batches: Vec<RecordBatch>,
-        layout: &FileLayout,
-        options: &SinkOptions,
-        memory: usize,
-    ) -> Result<Self> {
-        let batches = Box::new(batches.into_iter().map(Ok));
-        Ok(Self {
-            batches,
-            layout: layout.clone(),
-            rows: options.row_group_rows,
-            memory,
-            bytes: options.target_file_size as usize,
-            rest: None,
-        })
-    }
-
-    fn of_group(
-        group: RowGroup<Input>,
-        keep: Option<arrow::buffer::BooleanBuffer>,
-        layout: &FileLayout,
-        options: &SinkOptions,
-        memory: usize,
-    ) -> Result<Self> {
-        let (url, contract) = (group.file().url().to_owned(), Arc::clone(layout.row_schema()));
-        // Opened by the worker that takes the first step, not by whoever asks for it.
-        let mut open: Option<Batches<Input>> = None;
-        let mut failed = false;
-        let batches = std::iter::from_fn(move || {
-            if failed {
-                return None;
-            }
-            let batches = match &mut open {
-                Some(batches) => batches,
-                None => match group.rows(keep.as_ref(), BATCH_ROWS) {
-                    Ok(batches) => open.insert(batches),
-                    Err(error) => {
-                        failed = true;
-                        return Some(Err(error));
-                    }
-                },
-            };
-            let adapted = batches.next()?.and_then(|batch| {
-                schema::adapt(&batch, &contract).map_err(|reason| Error::input(&url, reason))
-            });
-            Some(adapted)
-        });
-        let batches = Box::new(batches);
-        Ok(Self {
-            batches,
-            layout: layout.clone(),
-            rows: options.row_group_rows,
-            memory,
-            bytes: options.target_file_size as usize,
-            rest: None,
-        })
-    }
-
-    /// Encodes the next row group; `None` after the last.
-    fn step(mut self) -> Result<(Option<EncodedRowGroup>, Self)> {
-        let mut encoder: Option<RowGroupEncoder> = None;
-        loop {
-            let batch = match self.rest.take() {
-                Some(batch) => batch,
-                None => match self.batches.next() {
-                    Some(batch) => batch?,
-                    None => break,
-                },
-            };
-            if batch.num_rows() == 0 {
-                continue;
-            }
-            let encoder = match &mut encoder {
-                Some(encoder) => encoder,
-                None => encoder.insert(RowGroupEncoder::new(&self.layout)?),
-            };
-            let fits = (self.rows.max(1) - encoder.rows()).min(batch.num_rows());
-            encoder.write(&batch.slice(0, fits))?;
-            if fits < batch.num_rows() {
-                self.rest = Some(batch.slice(fits, batch.num_rows() - fits));
-            }
-            if encoder.rows() >= self.rows
-                || encoder.memory() >= self.memory
-                || encoder.encoded_bytes() >= self.bytes
-            {
-                break;
-            }
-        }
-        Ok((encoder.map(RowGroupEncoder::finish).transpose()?, self))
-    }
 }

@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use bytes::Bytes;
 use parquet::errors::{ParquetError, Result as ParquetResult};
 use parquet::file::reader::{ChunkReader, Length};
+use std::cell::Cell;
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -20,10 +21,24 @@ pub(super) const MAX_PAGE_VALUES: i64 = 64 << 20;
 /// How much of a page header is looked at. Sizes come first in it; page statistics may make the rest long.
 const PEEK: usize = 256;
 
+thread_local! {
+    /// Whether this thread is at work on a file whose decoder may give up.
+    static SHIELDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether a panic on this thread would be caught and told as an error about a file, so that a program's panic hook
+/// need not tell it as well.
+pub fn is_shielded() -> bool {
+    SHIELDED.get()
+}
+
 /// Runs `work` on behalf of the file at `url`; a panic inside the decoder is the file's fault.
 pub(super) fn shielded<T>(url: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let before = SHIELDED.replace(true);
     // The decoder's state is thrown away after a panic, so nothing half-changed is seen again.
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+    let outcome = catch_unwind(AssertUnwindSafe(work));
+    SHIELDED.set(before);
+    outcome.unwrap_or_else(|panic| {
         let words = panic
             .downcast_ref::<&str>()
             .map(|words| (*words).to_owned())

@@ -12,6 +12,7 @@ mod int96;
 mod read;
 
 pub use copy::{CopiedColumn, Piece, RowGroupCopy};
+pub use guard::is_shielded;
 pub use read::Batches;
 
 use crate::error::{Error, Result};
@@ -49,6 +50,8 @@ struct Inner<R> {
     schema: SchemaRef,
     /// Arrow type of each leaf column, in the order of Parquet's leaves.
     leaf_types: Vec<DataType>,
+    /// Whether the Arrow schema in its metadata, if there is one, fits.
+    hint_holds: bool,
     page_index: OnceLock<Option<(ParquetColumnIndex, ParquetOffsetIndex)>>,
 }
 
@@ -61,7 +64,7 @@ impl<R: ChunkReader + Clone + Send + Sync + 'static> ParquetFile<R> {
 
     fn open_unshielded(input: Guarded<R>, url: &str) -> Result<Self> {
         let metadata = Arc::new(footer::read_footer(&input, url)?);
-        let natural = arrow_schema(&metadata).map_err(|error| broken(url, error))?;
+        let (natural, hint_holds) = arrow_schema(&metadata).map_err(|error| broken(url, error))?;
         check_names(&natural).map_err(|reason| Error::input(url, reason))?;
         let schema = normalise(&with_days(&natural, &metadata));
         let options = ArrowReaderOptions::new().with_schema(Arc::new(viewed(&schema)));
@@ -76,7 +79,15 @@ impl<R: ChunkReader + Clone + Send + Sync + 'static> ParquetFile<R> {
         }
         let schema = Arc::new(schema);
         let url = url.to_owned();
-        Ok(Self(Arc::new(Inner { input, url, reader, schema, leaf_types, page_index: OnceLock::new() })))
+        Ok(Self(Arc::new(Inner {
+            input,
+            url,
+            reader,
+            schema,
+            leaf_types,
+            hint_holds,
+            page_index: OnceLock::new(),
+        })))
     }
 
     /// Where the file lies, as errors name it.
@@ -107,6 +118,12 @@ impl<R: ChunkReader + Clone + Send + Sync + 'static> ParquetFile<R> {
     /// The file's key-value metadata, `ARROW:schema` included, in its order.
     pub fn key_value_metadata(&self) -> &[KeyValue] {
         self.metadata().file_metadata().key_value_metadata().map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether its key-value metadata can be passed on: not if the Arrow schema in it is damaged or does not fit, which
+    /// would make other readers stumble.
+    pub fn states_its_schema(&self) -> bool {
+        self.0.hint_holds
     }
 
     /// How many rows the file has.
@@ -235,12 +252,17 @@ impl<R: ChunkReader + Clone + Send + Sync + 'static> RowGroup<R> {
     }
 }
 
-/// The Arrow schema that the file states; its own hint is ignored where it does not fit the Parquet schema.
-fn arrow_schema(metadata: &Arc<ParquetMetaData>) -> Result<Schema, ParquetError> {
+/// The Arrow schema that the file states, and whether its own hint was of use: one that is damaged, or does not fit
+/// the Parquet schema, is ignored.
+fn arrow_schema(metadata: &Arc<ParquetMetaData>) -> Result<(Schema, bool), ParquetError> {
     let with = |options| ArrowReaderMetadata::try_new(Arc::clone(metadata), options);
-    let hinted = with(ArrowReaderOptions::new());
-    let read = hinted.or_else(|_| with(ArrowReaderOptions::new().with_skip_arrow_metadata(true)))?;
-    Ok(read.schema().as_ref().clone())
+    // A hint so damaged that the decoder panics over it is damaged as well.
+    let hinted = shielded("", || with(ArrowReaderOptions::new()).map_err(|error| broken("", error)));
+    if let Ok(hinted) = hinted {
+        return Ok((hinted.schema().as_ref().clone(), true));
+    }
+    let plain = with(ArrowReaderOptions::new().with_skip_arrow_metadata(true))?;
+    Ok((plain.schema().as_ref().clone(), false))
 }
 
 /// Dates that are stored as days are read as days, even where the writer held them in milliseconds: that is what
