@@ -84,7 +84,7 @@ async fn compact_by(
     let mut lost = 0;
     while let Some(mut choice) = choose(ledger.state()) {
         // No more inputs than memory holds pieces of, the smallest first; the next turn goes on from there.
-        let most = (memory / 2 / INPUT_BYTES).max(2) as usize;
+        let most = (memory / 2 / INPUT_BYTES).max(8) as usize;
         choice.runs.sort_by_key(|name| ledger.state().runs.get(name).map(|run| run.item.tokens.count));
         choice.runs.truncate(most);
         namer.advance(ledger.state().entries);
