@@ -63,6 +63,17 @@ pub struct Proposer {
     pub writer: String,
 }
 
+impl Proposer {
+    /// A new session of this process.
+    pub fn new() -> Result<Self> {
+        let host =
+            std::fs::read_to_string("/proc/sys/kernel/hostname").ok().map(|name| name.trim().to_owned());
+        let host = host.or_else(|| std::env::var("HOSTNAME").ok()).filter(|name| !name.is_empty());
+        let host = host.unwrap_or_else(|| "unknown".into());
+        Ok(Self { session: random::identity()?, writer: format!("{host}:{}", std::process::id()) })
+    }
+}
+
 /// How a proposal ended. (A lost answer that cannot be read back is [`Error::Unknown`].)
 #[derive(Debug)]
 #[must_use]
@@ -265,7 +276,7 @@ impl Ledger {
                 break;
             }
             if attempt > 0 {
-                tokio::time::sleep(jitter(pause)?).await;
+                tokio::time::sleep(random::jitter(pause)?).await;
                 pause = (pause * 2).min(self.patience.longest_pause);
             }
             match self.store.put_once(&object, bytes.clone()).await {
@@ -377,10 +388,4 @@ async fn read_entry(store: &Store, version: u64) -> Result<Option<(Entry, u128)>
         return Ok(None);
     };
     Ok(Some((Entry::decode(&object, &bytes)?, Entry::hash(&bytes))))
-}
-
-/// Full jitter: anything from nothing to the pause, so that writers that collided do not collide again.
-fn jitter(pause: Duration) -> Result<Duration> {
-    let share = (random::bits128()? >> 64) as u64 as f64 / u64::MAX as f64;
-    Ok(pause.mul_f64(share))
 }

@@ -188,7 +188,6 @@ pub(super) fn refused(void: &Void) -> Error {
 /// Writers that collide wait for a random time that grows with each loss, so that some writer always gets through.
 async fn back_off(losses: u32) -> Result<()> {
     let longest = Duration::from_millis(20 << losses.min(7));
-    let share = (random::bits128()? >> 64) as u64 as f64 / u64::MAX as f64;
-    tokio::time::sleep(longest.mul_f64(share)).await;
+    tokio::time::sleep(random::jitter(longest)?).await;
     Ok(())
 }

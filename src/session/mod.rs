@@ -29,7 +29,6 @@ use crate::ledger::log::Proposer;
 use crate::ledger::name::Namer;
 use crate::ledger::{Ledger, TableIdentity};
 use crate::policy::{NullKey, Policy};
-use crate::random;
 use crate::runs::{Known, Own};
 use crate::sink::{Partition, SinkOptions};
 use crate::store::Store;
@@ -162,7 +161,7 @@ impl Session {
         options: SessionOptions,
         workers: &Workers,
     ) -> Result<Self> {
-        let by = Proposer { session: random::identity()?, writer: writer_label() };
+        let by = Proposer::new()?;
         let namer = Namer::new(&by.session, entries);
         let spec = match &table {
             Table::Existing(ledger) => &ledger.identity().token,
@@ -326,15 +325,4 @@ impl Session {
 
 fn finished() -> Error {
     Error::Internal("a session was used after its end".into())
-}
-
-/// Who writes, for people: host and process.
-pub(crate) fn writer_label() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .ok()
-        .map(|name| name.trim().to_owned())
-        .or_else(|| std::env::var("HOSTNAME").ok())
-        .filter(|name| !name.is_empty())
-        .unwrap_or_else(|| "unknown".into());
-    format!("{host}:{}", std::process::id())
 }

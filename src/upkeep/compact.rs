@@ -21,7 +21,6 @@ use crate::ledger::{Ledger, State};
 use crate::runs::write::RunUpload;
 use crate::runs::{OpenRun, Scan};
 use crate::token::Token;
-use crate::{random, session};
 
 /// Runs of a tier are merged when there are this many.
 const FANOUT: usize = 4;
@@ -78,13 +77,12 @@ async fn compact_by(
     choose: fn(&State) -> Option<Choice>,
 ) -> Result<CompactReport> {
     let mut report = CompactReport { runs_before: ledger.state().runs.len(), ..CompactReport::default() };
-    let session = random::identity()?;
-    let by = Proposer { session: session.clone(), writer: session::writer_label() };
-    let mut namer = Namer::new(&session, ledger.state().entries);
+    let by = Proposer::new()?;
+    let mut namer = Namer::new(&by.session, ledger.state().entries);
     let mut lost = 0;
     while let Some(mut choice) = choose(ledger.state()) {
         // No more inputs than memory holds pieces of, the smallest first; the next turn goes on from there.
-        let most = (memory / 2 / INPUT_BYTES).max(2) as usize;
+        let most = (memory / 2 / INPUT_BYTES).max(8) as usize;
         choice.runs.sort_by_key(|name| ledger.state().runs.get(name).map(|run| run.item.tokens.count));
         choice.runs.truncate(most);
         namer.advance(ledger.state().entries);
