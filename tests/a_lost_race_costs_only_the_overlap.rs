@@ -17,6 +17,7 @@ use dedupe::session::SessionOptions;
 use dedupe::sink::SinkOptions;
 use dedupe::store::Put;
 use dedupe::upkeep::compact::compact;
+use dedupe::upkeep::verify::{VerifyOptions, verify};
 use dedupe::verdict::Accounting;
 use writer::*;
 
@@ -501,6 +502,9 @@ async fn a_void_rival_costs_nothing() {
         let committed = b.commit().await;
         assert_eq!((committed.version, committed.rows), (4, accounting(100, 0, 0)));
         assert_eq!(shapes(&committed.files), [(1, 100)]);
-        place.is_sound().await;
+        // Verify tells of the void entries, and of nothing else.
+        let report = verify(&place.ledger().await, &VerifyOptions::default()).await.unwrap();
+        let void = report.problems.iter().filter(|problem| problem.contains("is void, without effect"));
+        assert_eq!((void.count(), report.problems.len(), report.rows), (3, 3, 100), "{:?}", report.problems);
     }
 }

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use crate::clock::Stopwatch;
 use crate::error::{Error, Result};
-use crate::ledger::entry::Batch;
+use crate::ledger::entry::{Batch, SkippedSource};
 use crate::ledger::{Ledger, TableIdentity};
 use crate::options::{IngestOptions, MIB, MIN_MEMORY, OnBadFile};
 use crate::policy::Policy;
@@ -181,6 +181,7 @@ impl Run<'_> {
         let new_columns = new_columns(before, session.schema());
         if options.dry_run {
             let mut report = self.report(None);
+            report.skipped = skipped(&planned);
             report.rows = session.forecast();
             report.new_columns = new_columns;
             report.created = created;
@@ -204,6 +205,7 @@ impl Run<'_> {
             warn!("the index could not be compacted: {error}");
         }
         let mut report = self.report(Some(&committed));
+        report.skipped = skipped(&planned);
         report.committed = !committed.batch_replayed;
         report.created = created;
         report.new_columns = new_columns;
@@ -336,6 +338,7 @@ impl Run<'_> {
         })?;
         let mut report = self.report(Some(&Committed::of_entry(seen.version, ingest)));
         report.sources = ingest.sources.len() as u64;
+        report.skipped = ingest.skipped.iter().map(told).collect();
         Ok(Some(report))
     }
 
@@ -343,6 +346,7 @@ impl Run<'_> {
     fn recognised(&self, ledger: &Ledger, planned: &[Planned]) -> IngestReport {
         let mut report = self.report(None);
         report.version = Some(ledger.version());
+        report.skipped = skipped(planned);
         for planned in planned {
             if let Planned::Recognised { note } = planned {
                 report.rows.add(&note.rows);
@@ -359,9 +363,6 @@ impl Run<'_> {
             dry_run: self.options.dry_run,
             ..IngestReport::default()
         };
-        let skipped = self.unreadable.iter();
-        report.skipped =
-            skipped.map(|(url, why)| Skipped { url: url.clone(), reason: why.clone() }).collect();
         if let Some(committed) = committed {
             report.version = Some(committed.version);
             report.batch_replayed = committed.batch_replayed;
@@ -373,6 +374,19 @@ impl Run<'_> {
         }
         report
     }
+}
+
+/// The sources that are left out, whether an earlier attempt failed on them or their footers were found wanting.
+fn skipped(planned: &[Planned]) -> Vec<Skipped> {
+    let left_out = planned.iter().filter_map(|planned| match planned {
+        Planned::Skipped(skipped) => Some(told(skipped)),
+        _ => None,
+    });
+    left_out.collect()
+}
+
+fn told(skipped: &SkippedSource) -> Skipped {
+    Skipped { url: skipped.url.clone(), reason: skipped.reason.clone() }
 }
 
 fn new_columns(before: Option<&arrow_schema::Schema>, now: &arrow_schema::Schema) -> Vec<String> {

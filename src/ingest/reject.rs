@@ -57,11 +57,12 @@ pub(super) async fn keyless_lines(
     decoded: &Decoded,
     verdicts: &Verdicts,
 ) -> Result<()> {
-    if verdicts.no_key.is_empty() {
-        return Ok(());
-    }
     let wanted: Vec<u64> =
         verdicts.no_key.iter().filter_map(|row| decoded.lines.get(*row as usize)).copied().collect();
+    let Some(first) = wanted.first() else { return Ok(()) };
+    if session.fails_without_key() {
+        return Err(without_key(url, &format!("line {first}")));
+    }
     let mut wanted = wanted.into_iter().peekable();
     for line in block.lines() {
         if wanted.next_if_eq(&line.number).is_some() {
