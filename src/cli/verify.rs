@@ -76,12 +76,14 @@ pub(super) async fn run(args: Args, context: &Context, out: &mut Out) -> Result<
 
 fn text(reply: &Reply) -> String {
     let problems = &reply.report.problems;
+    let notes: String =
+        reply.report.notes.iter().map(|note| format!("note: {}\n", render::clean(note))).collect();
     if !reply.ok {
         let list: String = problems.iter().map(|problem| format!("- {}\n", render::clean(problem))).collect();
-        return format!("{}\n{list}", render::count(problems.len() as u64, "problem"));
+        return format!("{notes}{}\n{list}", render::count(problems.len() as u64, "problem"));
     }
     format!(
-        "everything holds: {}, {} in {}, {} in {}, {:.2} s\n",
+        "{notes}everything holds: {}, {} in {}, {} in {}, {:.2} s\n",
         render::count(reply.versions, "version"),
         render::count(reply.report.rows, "row"),
         render::count(reply.files as u64, "data file"),

@@ -21,7 +21,7 @@ use crate::index::merge::{Commits, Merge, Piece, Step};
 use crate::ledger::Ledger;
 use crate::ledger::entry::DataFile;
 use crate::ledger::name::{self, Namer};
-use crate::ledger::state::Applied;
+use crate::ledger::state::{Applied, Void};
 use crate::options::default_memory;
 use crate::runs::own::without;
 use crate::runs::{Known, OpenRun, Own, Scan};
@@ -66,6 +66,8 @@ impl Default for VerifyOptions {
 pub struct VerifyReport {
     /// One sentence for each problem; empty if everything holds.
     pub problems: Vec<String>,
+    /// What is worth knowing and no problem: void entries, which a writer that woke up too late may leave behind.
+    pub notes: Vec<String>,
     /// Rows of data files that were read.
     pub rows: u64,
     /// Tokens of the index that were read.
@@ -85,7 +87,7 @@ pub async fn verify(ledger: &Ledger, options: &VerifyOptions) -> Result<VerifyRe
 /// Replays the ledger without checkpoints.
 async fn verify_ledger(ledger: &Ledger, report: &mut VerifyReport) -> Result<()> {
     let mut rows = crate::verdict::Accounting::default();
-    let mut voids = Vec::new();
+    let (mut strays, mut voids) = (Vec::new(), Vec::new());
     let entries = ledger.state().entries;
     let replayed = history(ledger, 0..entries, |entry, applied| match applied {
         Applied::Valid => {
@@ -94,11 +96,14 @@ async fn verify_ledger(ledger: &Ledger, report: &mut VerifyReport) -> Result<()>
             }
         }
         Applied::Void(void) => {
-            voids.push(format!("version {} is void, without effect: {void}", entry.version))
+            // No writer, however late, makes an entry for a place it does not fit: there, the chain was broken.
+            let told = format!("version {} is void, without effect: {void}", entry.version);
+            if matches!(void, Void::Misplaced { .. }) { strays.push(told) } else { voids.push(told) }
         }
     })
     .await?;
-    report.problems.extend(voids);
+    report.problems.extend(strays);
+    report.notes.extend(voids);
     // The ledger ends where a version is absent. If there are later ones, that one was lost.
     let listed = ledger.store().list(name::LEDGER).await?;
     let versions: BTreeSet<u64> =
