@@ -140,7 +140,9 @@ impl Ledger {
         by: &Proposer,
     ) -> Result<Self> {
         let wanted = Bytes::from(identity.encode()?);
-        if store.head(name::TABLE).await?.is_none() && store.head(&name::manifest(0)).await?.is_some() {
+        // In this order: `table.json` is written before version 0, so where that stands, it must be.
+        let begun = read_entry(&store, 0).await?.is_some_and(|(entry, _)| entry.kind() == "create");
+        if begun && store.head(name::TABLE).await?.is_none() {
             return Err(Error::corrupt(
                 name::TABLE,
                 "it is absent, but the ledger exists: it was lost, and with it the key that makes tokens. Restore it",

@@ -33,7 +33,7 @@ pub fn is_json(field: &Field) -> bool {
 pub(super) const MAX_NESTING: usize = 32;
 
 /// Refuses a schema in which two columns, or two members of one struct, have the same name (by name alone they could
-/// not be told apart later), and one that nests deeper than [`MAX_NESTING`].
+/// not be told apart later), and one that nests deeper than 32 levels.
 pub fn check_names(schema: &Schema) -> Result<(), String> {
     unique(schema.fields(), "", 0)
 }

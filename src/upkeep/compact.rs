@@ -1,6 +1,6 @@
 //! Fewer, larger token runs: what keeps look-ups quick.
 //!
-//! Runs are grouped in tiers by size, each tier [`FANOUT`] times as large as the one below; a tier that has that many
+//! Runs are grouped in tiers by size, each tier four times as large as the one below; a tier that has that many
 //! runs is merged into one of the next. So every token is written about once a tier, and a table of a billion tokens
 //! has some twenty runs. A compaction changes where tokens lie, not which there are: it is valid only if all its
 //! inputs are still live, ingest never waits for it, and losing the race costs nothing but the work.
