@@ -88,7 +88,7 @@ class Case:
         return None, outcome.last_words()
 
     def verify(self):
-        if (self.table / "_dedupe").exists():
+        if (self.table / "_dedupe/table.json").exists():
             if complaint := self.dedupe.verify(self.table):
                 self.differences.append((self.name, "verify", "passes", complaint))
         return self
