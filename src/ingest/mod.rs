@@ -3,6 +3,7 @@
 mod feed;
 mod judge;
 mod plan;
+mod presence;
 mod reject;
 
 use std::collections::BTreeMap;
