@@ -316,10 +316,9 @@ impl Ledger {
         self.snapshots.push(Arc::clone(&self.folded));
     }
 
-    /// What readers of the versions from `oldest` up to `version` read.
-    pub fn retained(&self, version: u8, oldest: u64) -> &[Arc<Folded>] {
-        let oldest = usize::try_from(oldest).unwrap_or(usize::MAX);
-        self.snapshots.get(oldest..=usize::from(version)).unwrap_or(&[])
+    /// What readers of the versions from `oldest` up to but not including `end` read.
+    pub fn retained(&self, end: u8, oldest: u8) -> &[Arc<Folded>] {
+        self.snapshots.get(oldest.into()..end.into()).unwrap_or(&[])
     }
 
     /// The ledger up to and with `version`, replayed from its beginning.

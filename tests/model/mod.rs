@@ -353,17 +353,17 @@ impl World {
     /// The next object that a vacuum with this snapshot deletes, and whether it is a data file.
     fn next_garbage(&self, now: &Moment, by: &Snapshot) -> Option<(usize, bool)> {
         let folded = if self.has(Bug::VacuumByAge) { now.folded() } else { &by.folded };
-        let floor = match &now.ledger.log.get(usize::from(by.version)) {
+        let (floor, oldest) = match &now.ledger.log.get(usize::from(by.version)) {
             Some((fence, _)) if !self.has(Bug::VacuumByAge) => match fence.kind {
-                Kind::Fence { floor, .. } => floor,
-                _ => 0,
+                Kind::Fence { floor, oldest } => (floor, oldest),
+                _ => (0, 0),
             },
-            _ => u8::MAX,
+            _ => (u8::MAX, u8::MAX),
         };
         // A vacuum that follows the rules spares what the versions hold that its fence keeps readable.
-        let retained = match self.has(Bug::VacuumByAge) || self.has(Bug::VacuumForgetsReaders) {
+        let retained = match self.has(Bug::VacuumForgetsReaders) {
             true => &[],
-            false => now.ledger.retained(by.version, folded.state.oldest),
+            false => now.ledger.retained(folded.state.entries as u8, oldest),
         };
         now.stored.iter().enumerate().filter(|(_, stored)| stored.object.stage < floor).find_map(
             |(n, stored)| {
