@@ -522,8 +522,8 @@ impl Model for World {
                                 folded: Arc::clone(&now.ledger.folded),
                             })
                         } else {
-                            let floor = now.ledger.next();
-                            Phase::Hold(now.propose(who, Kind::Fence { floor, oldest: floor - 1 }))
+                            let next = now.ledger.next();
+                            Phase::Hold(now.propose(who, Kind::Fence { floor: next + 1, oldest: next - 1 }))
                         }
                     }
                     None => {
