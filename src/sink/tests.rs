@@ -311,6 +311,38 @@ proptest! {
     }
 }
 
+/// Pages so long that snappy takes them in several pieces, of which most stay as they are.
+#[test]
+fn thin_duplicates_are_cut_out_of_long_snappy_pages() {
+    let mut dice = Dice::new(7);
+    let rows = 40_000;
+    let ids: StringArray =
+        (0..rows).map(|_| Some(format!("{:016x}-{:016x}", dice.next(), dice.next()))).collect();
+    let some: StringArray =
+        (0..rows).map(|_| (dice.below(9) > 0).then(|| format!("{:x}/{0:x}", dice.next()))).collect();
+    let columns: [(_, ArrayRef); 2] = [("id", Arc::new(ids)), ("some", Arc::new(some))];
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    for version in [WriterVersion::PARQUET_1_0, WriterVersion::PARQUET_2_0] {
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::SNAPPY)
+            .set_encoding(Encoding::PLAIN)
+            .set_dictionary_enabled(false)
+            .set_writer_version(version);
+        let source = write_source(&batch, properties.build());
+        let file = ParquetFile::open(source.clone(), "memory").unwrap();
+        let contract = Arc::clone(file.schema());
+        for one_in in [40, 4_000, 20_000] {
+            let keep = BooleanBuffer::collect_bool(rows, |_| dice.below(one_in) > 0);
+            let mut rewriter = Rewriter::new(&contract, CompressionChoice::AsSource);
+            rewriter.add(&file, &keep).unwrap();
+            rewriter.end_file().unwrap();
+            assert_eq!((rewriter.cut, rewriter.decoded), (1, 0));
+            let expected = filtered(&read_back(&source, &contract), &keep);
+            assert_eq!(read_back(&rewriter.files[0].0, &contract), expected, "{version:?}, {one_in}");
+        }
+    }
+}
+
 fn people() -> RecordBatch {
     let ids: ArrayRef = Arc::new(Int32Array::from_iter_values(0..1000));
     let names: ArrayRef = Arc::new(StringArray::from_iter_values((0..1000).map(|n| format!("name-{n:04}"))));

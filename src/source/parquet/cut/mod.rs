@@ -13,6 +13,7 @@ mod codec;
 mod delta;
 mod hybrid;
 mod page;
+mod snappy;
 mod stats;
 mod values;
 
@@ -130,7 +131,8 @@ impl<R: ChunkReader + Clone + Send + Sync + 'static> RowGroup<R> {
                 return unfit("a page of another number of rows than its index says");
             }
             let nulls = opened.nulls(&shape);
-            match opened.cut(&shape, &slice)? {
+            let stored = chunk.get(page.body.clone()).unwrap_or_default();
+            match opened.cut(&shape, stored, &slice)? {
                 Some(cut) => cutter.replace(&cut, page.head.crc.is_some(), nulls)?,
                 None => cutter.drop(nulls as i64),
             }

@@ -1,7 +1,7 @@
 //! One data page without some of its rows.
 
 use super::values::{self, length_prefix, pick, with_length_prefix};
-use super::{Fit, Runs, codec, hybrid, unfit};
+use super::{Fit, Runs, codec, hybrid, snappy, unfit};
 use crate::source::parquet::compact::{DATA_PAGE_V2, PageHead};
 use arrow::buffer::BooleanBuffer;
 use parquet::basic::{Compression, Encoding, Type};
@@ -142,8 +142,9 @@ impl Opened {
         }
     }
 
-    /// The page with the rows of `keep` only, one bit for each row with a value in it. None if nothing is left.
-    pub(super) fn cut(self, shape: &Shape, keep: &BooleanBuffer) -> Fit<Option<CutPage>> {
+    /// The page, which is `stored` as it was unpacked from, with the rows of `keep` only, one bit for each row with a value
+    /// in it. None if nothing is left.
+    pub(super) fn cut(self, shape: &Shape, stored: &[u8], keep: &BooleanBuffer) -> Fit<Option<CutPage>> {
         let entries = self.entries(keep);
         let count: usize = entries.iter().map(ExactSizeIterator::len).sum();
         if count == 0 {
@@ -185,11 +186,30 @@ impl Opened {
             }
         }
         let levels = out.len();
-        let bytes = self.body.get(self.values..).unwrap_or_default();
-        let kind = (self.encoding, shape.kind, shape.length);
-        values::cut(kind, bytes, stored_values, &kept, &mut out)?;
-        let unpacked = out.len();
         head.values = count as i64;
+        let values_of = self.body.get(self.values..).unwrap_or_default();
+        let plain = self.encoding == Encoding::PLAIN && shape.kind != Type::BOOLEAN && stored_values > 0;
+        if plain && shape.codec == Compression::SNAPPY && (head.is_compressed || !version_2) {
+            let mut pieces = values::plain((shape.kind, shape.length), values_of, stored_values, &kept)?;
+            if snappy::is_worth_while(values_of.len(), pieces.len()) {
+                let unpacked = levels + pieces.iter().map(ExactSizeIterator::len).sum::<usize>();
+                // Version 2 packs the values only, version 1 the levels with them.
+                let body = if version_2 {
+                    let packed = stored.get(self.values..).unwrap_or_default();
+                    out.extend(snappy::splice(packed, values_of, &[], &pieces)?);
+                    out
+                } else {
+                    pieces.iter_mut().for_each(|piece| {
+                        *piece = piece.start + self.values..piece.end + self.values;
+                    });
+                    snappy::splice(stored, &self.body, &out, &pieces)?
+                };
+                return Ok(Some(CutPage { head, body, unpacked, rows, nulls: count - values }));
+            }
+        }
+        let kind = (self.encoding, shape.kind, shape.length);
+        values::cut(kind, values_of, stored_values, &kept, &mut out)?;
+        let unpacked = out.len();
         let body = match (version_2, head.is_compressed) {
             (true, false) => out,
             (true, true) => {

@@ -30,11 +30,14 @@ pub(super) fn cut(
             out.extend_from_slice(bytes);
             Ok(())
         }
-        Encoding::PLAIN => match kind {
-            Type::BOOLEAN => plain_bits(bytes, count, kept, out),
-            Type::BYTE_ARRAY => plain_bytes(bytes, kept, out),
-            _ => fixed(bytes, width(kind, length), count, kept, out),
-        },
+        Encoding::PLAIN if kind == Type::BOOLEAN => plain_bits(bytes, count, kept, out),
+        Encoding::PLAIN => {
+            let pieces = plain((kind, length), bytes, count, kept)?;
+            pieces
+                .iter()
+                .for_each(|piece| out.extend_from_slice(bytes.get(piece.clone()).unwrap_or_default()));
+            Ok(())
+        }
         Encoding::PLAIN_DICTIONARY | Encoding::RLE_DICTIONARY => dictionary(bytes, count, kept, out),
         Encoding::RLE => run_length_bits(bytes, count, kept, out),
         Encoding::DELTA_BINARY_PACKED => {
@@ -49,6 +52,15 @@ pub(super) fn cut(
     }
 }
 
+/// Where in `bytes` those of the `count` plain values are that `kept` names. (Not of booleans, which are bits.)
+pub(super) fn plain((kind, length): (Type, usize), bytes: &[u8], count: usize, kept: &Runs) -> Fit<Runs> {
+    if kind == Type::BYTE_ARRAY {
+        plain_bytes(bytes, kept)
+    } else {
+        fixed(bytes, width(kind, length), count, kept)
+    }
+}
+
 /// Bytes of one value of a fixed size.
 fn width(kind: Type, length: usize) -> usize {
     match kind {
@@ -59,17 +71,14 @@ fn width(kind: Type, length: usize) -> usize {
     }
 }
 
-fn fixed(bytes: &[u8], width: usize, count: usize, kept: &Runs, out: &mut Vec<u8>) -> Fit<()> {
+fn fixed(bytes: &[u8], width: usize, count: usize, kept: &Runs) -> Fit<Runs> {
     if width.checked_mul(count) != Some(bytes.len()) {
         return unfit("plain values of another length than their number says");
     }
-    for run in kept {
-        out.extend_from_slice(bytes.get(run.start * width..run.end * width).unwrap_or_default());
-    }
-    Ok(())
+    Ok(kept.iter().map(|run| run.start * width..run.end * width).collect())
 }
 
-fn plain_bytes(bytes: &[u8], kept: &Runs, out: &mut Vec<u8>) -> Fit<()> {
+fn plain_bytes(bytes: &[u8], kept: &Runs) -> Fit<Runs> {
     let (mut at, mut value) = (0, 0);
     let mut walk_to = |to: usize| {
         while value < to {
@@ -81,12 +90,15 @@ fn plain_bytes(bytes: &[u8], kept: &Runs, out: &mut Vec<u8>) -> Fit<()> {
         }
         Ok(at)
     };
+    let mut pieces = Vec::with_capacity(kept.len());
     for run in kept {
-        let (start, end) = (walk_to(run.start)?, walk_to(run.end)?);
-        let Some(values) = bytes.get(start..end) else { return unfit("plain values are cut off") };
-        out.extend_from_slice(values);
+        let piece = walk_to(run.start)?..walk_to(run.end)?;
+        if piece.end > bytes.len() {
+            return unfit("plain values are cut off");
+        }
+        pieces.push(piece);
     }
-    Ok(())
+    Ok(pieces)
 }
 
 fn plain_bits(bytes: &[u8], count: usize, kept: &Runs, out: &mut Vec<u8>) -> Fit<()> {
