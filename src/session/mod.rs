@@ -7,6 +7,7 @@
 //! Both doors, the command and the operator, lead here.
 
 mod commit;
+mod cutting;
 mod encoding;
 mod fenced;
 mod file;
