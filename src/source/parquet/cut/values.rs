@@ -196,7 +196,7 @@ fn start_of(ends: &[usize], value: usize) -> usize {
     value.checked_sub(1).and_then(|before| ends.get(before)).copied().unwrap_or(0)
 }
 
-fn exactly<'a>((values, rest): (Vec<i64>, &'a [u8]), count: usize) -> Fit<(Vec<i64>, &'a [u8])> {
+fn exactly((values, rest): (Vec<i64>, &[u8]), count: usize) -> Fit<(Vec<i64>, &[u8])> {
     if values.len() == count {
         Ok((values, rest))
     } else {
