@@ -18,7 +18,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-SCHEMA = pa.schema([pa.field("id", pa.string(), nullable=False), pa.field("writer", pa.string()), pa.field("n", pa.int64())])
+SCHEMA = pa.schema(
+    [pa.field("id", pa.string(), nullable=False), pa.field("writer", pa.string()), pa.field("n", pa.int64())]
+)
 
 
 class System:
@@ -273,34 +275,36 @@ class DuckLake(System):
             import_extension(extension)
         duckdb.connect().execute(f"LOAD ducklake; LOAD {cls.catalog_extension}")
 
-    merge = """MERGE INTO lake.t AS t USING (FROM read_parquet('{path}')) AS s ON t.id = s.id
+    merge = """MERGE INTO lake."{table}" AS t USING (FROM read_parquet('{path}')) AS s ON t.id = s.id
         {update} WHEN NOT MATCHED THEN INSERT"""
-    attached = threading.local()  # a writer stays attached to its lake
+    attached = threading.local()  # a writer stays attached to the lake, of which each race is a table
 
     def connect(self):
         import duckdb
 
-        if getattr(self.attached, "home", None) != self.home:
-            self.attached.home = None
-            self.attached.connection = duckdb.connect()
-            self.attached.connection.execute(f"LOAD ducklake; LOAD {self.catalog_extension}")
-            where = f"'ducklake:{self.catalog()}' AS lake (DATA_PATH '{self.home}/data'{self.options()})"
-            self.attached.connection.execute(f"ATTACH {where}")
-            self.attached.home = self.home
+        if getattr(self.attached, "connection", None) is None:
+            connection = duckdb.connect()
+            connection.execute(f"LOAD ducklake; LOAD {self.catalog_extension}")
+            connection.execute(f"ATTACH 'ducklake:{self.catalog()}' AS lake (DATA_PATH '{self.lake()}/'{self.options()})")
+            self.attached.connection = connection
         return self.attached.connection
+
+    def lake(self):
+        return self.home.parent / f"{type(self).__name__}"
 
     def options(self):
         return ""
 
     def create(self):
-        self.home.mkdir()
-        self.connect().execute("CREATE TABLE lake.t (id VARCHAR NOT NULL, writer VARCHAR, n BIGINT)")
+        self.lake().mkdir(exist_ok=True)
+        columns = "id VARCHAR NOT NULL, writer VARCHAR, n BIGINT"
+        self.connect().execute(f'CREATE TABLE lake."{self.home.name}" ({columns})')
 
     def begin(self, path):
         connection = self.connect()
         connection.execute("BEGIN")
         try:
-            connection.execute(self.merge.format(path=path, update=self.update))
+            connection.execute(self.merge.format(table=self.home.name, path=path, update=self.update))
         except Exception:
             self.forget(connection)
             raise
@@ -312,10 +316,10 @@ class DuckLake(System):
     def forget(self, state):
         """A transaction that failed is over; the next attempt attaches anew."""
         state.close()
-        self.attached.home = None
+        self.attached.connection = None
 
     def rows(self):
-        return [id for (id,) in self.connect().execute("SELECT id FROM lake.t").fetchall()]
+        return [id for (id,) in self.connect().execute(f'SELECT id FROM lake."{self.home.name}"').fetchall()]
 
 
 class DuckLakePostgres(DuckLake):
@@ -326,7 +330,7 @@ class DuckLakePostgres(DuckLake):
         return f"postgres:dbname=postgres host={os.environ['RACE_POSTGRES']} user=postgres"
 
     def options(self):
-        return f", METADATA_SCHEMA '{self.home.name}'"
+        return f", METADATA_SCHEMA '{type(self).__name__}'"
 
 
 class DuckLakeUpsert(DuckLakePostgres):
@@ -342,7 +346,7 @@ class DuckLakeSqlite(DuckLake):
     note = "cannot be held: an open transaction locks the catalog"
 
     def catalog(self):
-        return f"sqlite:{self.home}/catalog.sqlite"
+        return f"sqlite:{self.lake()}/catalog.sqlite"
 
 
 class DuckDb(System):
