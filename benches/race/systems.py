@@ -285,12 +285,13 @@ class DuckLake(System):
         if getattr(self.attached, "connection", None) is None:
             connection = duckdb.connect()
             connection.execute(f"LOAD ducklake; LOAD {self.catalog_extension}")
-            connection.execute(f"ATTACH 'ducklake:{self.catalog()}' AS lake (DATA_PATH '{self.lake()}/'{self.options()})")
+            where = f"'ducklake:{self.catalog()}' AS lake (DATA_PATH '{self.lake()}/'{self.options()})"
+            connection.execute(f"ATTACH {where}")
             self.attached.connection = connection
         return self.attached.connection
 
     def lake(self):
-        return self.home.parent / f"{type(self).__name__}"
+        return self.home.parent / type(self).__name__
 
     def options(self):
         return ""
@@ -414,7 +415,8 @@ class Paimon(System):
 
         catalog = self.catalog()
         catalog.create_database("d", True)
-        catalog.create_table("d.t", Schema.from_pyarrow_schema(SCHEMA, primary_keys=["id"], options=self.options), False)
+        schema = Schema.from_pyarrow_schema(SCHEMA, primary_keys=["id"], options=self.options)
+        catalog.create_table("d.t", schema, False)
 
     def begin(self, path):
         builder = self.catalog().get_table("d.t").new_batch_write_builder()
