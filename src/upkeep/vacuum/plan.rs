@@ -196,7 +196,7 @@ impl Scene<'_> {
             let young = self.age(object.modified) < least;
             if young { &mut plan.young } else { &mut plan.garbage }.push((sort, object.clone()));
         }
-        // A lease that is alive is nobody's garbage.
+        // A lease that is alive is no garbage, and neither is that of the vacuum itself.
         plan.young.retain(|(sort, _)| *sort != Sort::Lease);
         plan
     }

@@ -120,7 +120,9 @@ impl World {
                         _ => compact.runs_added.push(run(&name)),
                     }
                     world.history.note(&entry(version, Body::Compact(compact)));
-                    chosen.iter().for_each(|name| drop(live.remove(name)));
+                    chosen.iter().for_each(|name| {
+                        live.remove(name);
+                    });
                     live.insert(name.clone());
                     world.everything.push(name);
                 }
