@@ -137,13 +137,15 @@ mod tests {
 
     #[test]
     fn what_was_deleted_what_was_kept_and_why_is_told() {
-        let mut report = VacuumReport::default();
-        report.version = Some(1234);
-        report.oldest = 1230;
-        report.names = vec!["data/a".into()];
-        report.deleted.insert(Sort::Data, Tally { objects: 1, bytes: 2500 });
-        report.kept = Tally { objects: 2, bytes: 1 };
-        report.foreign = vec!["data/\u{1b}[2J".into()];
+        let report = VacuumReport {
+            version: Some(1234),
+            oldest: 1230,
+            names: vec!["data/a".into()],
+            deleted: [(Sort::Data, Tally { objects: 1, bytes: 2500 })].into(),
+            kept: Tally { objects: 2, bytes: 1 },
+            foreign: vec!["data/\u{1b}[2J".into()],
+            ..VacuumReport::default()
+        };
         let text = text(&report);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "committed the fence in version 1,234");

@@ -330,7 +330,7 @@ fn leases_and_half_written_files_stay_while_somebody_may_be_alive() {
         [old.object.name.clone(), ancient.name.clone()]
     );
     assert_eq!(garbage(std::slice::from_ref(&old), Duration::seconds(2)), dead[1..]);
-    assert_eq!(garbage(&[old], Duration::hours(2)), [ancient.name.clone()]);
+    assert_eq!(garbage(std::slice::from_ref(&old), Duration::hours(2)), [ancient.name.as_str()]);
 }
 
 #[test]
