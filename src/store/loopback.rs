@@ -24,6 +24,8 @@ pub(crate) enum Mood {
     Conflict,
     /// Takes a conditional put for a plain one.
     IgnoreConditions,
+    /// Refuses conditional puts as something that it does not implement.
+    NoConditions,
     /// Refuses everything with 403, repeating the key and the signed headers as S3 does.
     Forbid,
     /// Answers everything with the 404 of a missing bucket.
@@ -251,14 +253,23 @@ fn put(state: &State, request: &Request, mood: Mood) -> Option<Answer> {
     // S3 and Azure, and Google.
     let conditions = ["if-none-match", "x-goog-if-generation-match"];
     let conditional = conditions.iter().any(|name| request.headers.contains_key(*name));
-    let exists = state.objects.lock().unwrap().contains_key(&request.key);
+    if conditional && mood == Mood::NoConditions {
+        let code =
+            "<Error><Code>NotImplemented</Code><Message>A header is not implemented.</Message></Error>";
+        return Some((501, Vec::new(), code.as_bytes().to_vec()));
+    }
     if conditional && mood == Mood::Conflict {
         return Some((409, Vec::new(), b"<Error><Code>ConditionalRequestConflict</Code></Error>".to_vec()));
     }
-    if conditional && exists && mood != Mood::IgnoreConditions {
-        return Some((412, Vec::new(), b"<Error><Code>PreconditionFailed</Code></Error>".to_vec()));
+    {
+        // Looked at and written in one step, or two of many could both find it absent.
+        let mut objects = state.objects.lock().unwrap();
+        if conditional && objects.contains_key(&request.key) && mood != Mood::IgnoreConditions {
+            return Some((412, Vec::new(), b"<Error><Code>PreconditionFailed</Code></Error>".to_vec()));
+        }
+        let write = state.writes.fetch_add(1, Ordering::SeqCst);
+        objects.insert(request.key.clone(), (request.body.clone(), write));
     }
-    store(state, &request.key, request.body.clone());
     match mood {
         Mood::StoreThenStatus(status) if conditional => Some((status, Vec::new(), Vec::new())),
         Mood::StoreThenClose if conditional => None,
