@@ -26,6 +26,8 @@ pub(crate) enum Mood {
     IgnoreConditions,
     /// Refuses conditional puts as something that it does not implement.
     NoConditions,
+    /// Leaves out of its listings what was written last.
+    StaleLists,
     /// Refuses everything with 403, repeating the key and the signed headers as S3 does.
     Forbid,
     /// Answers everything with the 404 of a missing bucket.
@@ -146,10 +148,9 @@ fn serve(state: &State, stream: TcpStream) {
             (_, true) => &body[..body.len() / 2],
             _ => &body,
         };
-        if stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(b"\r\n")).is_err()
-            || stream.write_all(sent).is_err()
-            || cut
-        {
+        // In one piece, or each answer waits for the acknowledgement of its own beginning.
+        let answer = [head.as_bytes(), b"\r\n", sent].concat();
+        if stream.write_all(&answer).is_err() || cut {
             return;
         }
     }
@@ -313,7 +314,12 @@ fn get(state: &State, request: &Request) -> Option<Answer> {
 fn list(state: &State, bucket: &str, prefix: &str, after: &str) -> String {
     let bucket = format!("{}/", bucket.trim_end_matches('/'));
     let mut body = String::from("<ListBucketResult>");
+    let stale = *state.mood.lock().unwrap() == Mood::StaleLists;
+    let newest = state.writes.load(Ordering::SeqCst).saturating_sub(1);
     for (key, (bytes, write)) in state.objects.lock().unwrap().iter() {
+        if stale && *write == newest {
+            continue;
+        }
         let Some(key) = key.strip_prefix(&bucket).filter(|key| key.starts_with(prefix) && *key > after)
         else {
             continue;

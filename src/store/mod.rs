@@ -21,6 +21,8 @@ mod upload;
 mod conformance;
 #[cfg(test)]
 pub(crate) mod loopback;
+#[cfg(test)]
+pub(crate) mod scripted;
 
 pub use compute::compute;
 pub(crate) use location::{Place, absolute, display_safe};

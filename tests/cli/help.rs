@@ -2,7 +2,7 @@
 
 use crate::scene::Scene;
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 14] = [
     "ingest",
     "status",
     "log",
@@ -11,6 +11,7 @@ const COMMANDS: [&str; 13] = [
     "outcome",
     "explain",
     "verify",
+    "doctor",
     "tokens",
     "quarantine",
     "compact",
