@@ -227,8 +227,12 @@ fn answer(state: &State, request: &Request) -> Option<Answer> {
             let mut parts = state.parts.lock().unwrap();
             let whole: Vec<u8> =
                 parts.iter().filter(|((of, _), _)| of == id).flat_map(|(_, b)| b.clone()).collect();
+            let known = parts.keys().any(|(of, _)| of == id);
             parts.retain(|(of, _), _| of != id);
-            store(state, key, whole);
+            // Completed again, because its answer was lost: nothing changes.
+            if known {
+                store(state, key, whole);
+            }
             plain(200, "<R><ETag>\"whole\"</ETag></R>")
         }
         "POST" if query("delete").is_some() => {

@@ -31,8 +31,8 @@ enum Stands {
     Entry(Box<Entry>, u128),
     /// A newer program wrote it.
     Newer(String),
-    /// How it is damaged, and the hash of its bytes where they could be read.
-    Damaged(String, Option<u128>),
+    /// How it is damaged.
+    Damaged(String),
 }
 
 /// Replays every entry by name, whatever a listing says, and compares the checkpoints on the way.
@@ -99,9 +99,10 @@ pub(super) async fn replay(
                     diagnosis.problem(why, "a newer version of dedupe wrote it: use that one");
                     (replay.whole, before) = (false, None);
                 }
-                Stands::Damaged(how, hash) => {
+                Stands::Damaged(how) => {
                     tell(store, damaged.replace((version, how)), None, diagnosis);
-                    (replay.whole, before) = (false, hash);
+                    // That the entry behind it does not follow these bytes is no news.
+                    (replay.whole, before) = (false, None);
                 }
             }
         }
@@ -127,14 +128,14 @@ async fn stands(store: &Store, version: u64) -> Result<Stands> {
     let bytes = match store.get_limited(&object, MAX_MANIFEST).await {
         Ok(Some(bytes)) => bytes,
         Ok(None) => return Ok(Stands::Nothing),
-        Err(Error::Corrupt { reason, .. }) => return Ok(Stands::Damaged(reason, None)),
+        Err(Error::Corrupt { reason, .. }) => return Ok(Stands::Damaged(reason)),
         Err(error) => return Err(error),
     };
     let hash = Entry::hash(&bytes);
     Ok(match Entry::decode(&object, &bytes) {
         Ok(entry) => Stands::Entry(Box::new(entry), hash),
         Err(Error::Refused(why)) => Stands::Newer(why),
-        Err(error) => Stands::Damaged(damage(&bytes, &error), Some(hash)),
+        Err(error) => Stands::Damaged(damage(&bytes, &error)),
     })
 }
 
