@@ -12,8 +12,14 @@ mod tests;
 
 use super::{Inner, Store};
 use crate::error::{Error, Result};
+use futures::stream::{self, StreamExt};
 use serde::Serialize;
-use std::{collections::BTreeSet, fmt, path::PathBuf, sync::Mutex};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+};
 
 /// What is asked of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -82,6 +88,9 @@ impl Extent {
 
 /// How many clients race before a table is created.
 const QUICK_RACERS: usize = 8;
+
+/// How many probes are deleted at a time.
+const DELETED_AT_A_TIME: usize = 8;
 
 /// How long one kind of request took: information only.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
@@ -233,20 +242,13 @@ impl Certifier {
 
     /// Deletes everything that was written. Returns what could not be deleted, each with the reason.
     pub async fn clean_up(&self) -> Vec<String> {
-        let store = &self.client;
-        let mut left = Vec::new();
-        // Twice: a request that was given up may land after its object was deleted.
-        for _ in 0..2 {
-            let mut names = self.written.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-            if let Ok(listed) = store.list(&self.folder).await {
-                names.extend(listed.into_iter().map(|object| object.name));
-            }
-            left.clear();
-            for name in names {
-                if let Err(error) = store.delete(&name).await {
-                    left.push(format!("{}: {error}", store.location_of(&name)));
-                }
-            }
+        let written = self.written.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut left = self.delete(written.clone()).await;
+        // A request that was given up may land after its object was deleted.
+        if let Ok(listed) = self.client.list(&self.folder).await
+            && !listed.is_empty()
+        {
+            left = self.delete(listed.into_iter().map(|object| object.name).chain(written).collect()).await;
         }
         for folder in &self.folders {
             // Somebody else may have begun to use it.
@@ -255,6 +257,14 @@ impl Certifier {
             }
         }
         left
+    }
+
+    async fn delete(&self, names: BTreeSet<String>) -> Vec<String> {
+        let deleting = names.into_iter().map(|name| async move {
+            let deleted = self.client.delete(&name).await;
+            deleted.err().map(|error| format!("{}: {error}", self.client.location_of(&name)))
+        });
+        stream::iter(deleting).buffered(DELETED_AT_A_TIME).filter_map(std::future::ready).collect().await
     }
 }
 

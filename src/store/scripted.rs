@@ -2,29 +2,9 @@
 //!
 //! The clients' own HTTP connector is replaced, so that everything above the wire is what is shipped: request
 //! building, classification of answers, retries. Time is tokio's; paused, minutes pass at once.
-//!
-//! # The notation
-//!
-//! One word a request, in the order in which they come for the watched object: `P` a put or `G` a get, and what
-//! befalls it; nothing means that it is answered as it should be.
-//!
-//! | word | the request | the answer |
-//! |---|---|---|
-//! | `P500` | is not carried out | that status |
-//! | `P500!` | is carried out | that status |
-//! | `P500~` | is carried out at the next `+late` | that status |
-//! | `Ptime` `Ptime!` `Ptime~` | as above | none: a time-out after 30 s |
-//! | `Pcut` … | as above | none: the connection is closed |
-//! | `Preset` … | as above | none: the connection is reset |
-//! | `Pconn` | never leaves | no connection |
-//! | `Pbare!` | is carried out | success, without the tag that must be there |
-//! | `Ghalf` | | the connection is closed in the middle of the body |
-//! | `Gshort` | | the body ends early, as if that were all |
-//! | `Ghtml` | | success, with a page that somebody on the way put there |
-//!
-//! `x6` behind a word repeats it. `+late` lets late puts land, `+rival` lets somebody else take the name, both just
-//! before the next request. `G503*` is no step: it befalls all gets behind the script, `G503@90s` those of the first
-//! so many seconds.
+//! The notation stands in [`script`].
+
+mod script;
 
 use super::{Store, connect, location::Cloud, remote::Remote};
 use async_trait::async_trait;
@@ -37,6 +17,8 @@ use object_store::{
         HttpService,
     },
 };
+pub(crate) use script::{Answer, Effect, Fault, Rates};
+use script::{Drawn, Step, Tail, Word};
 use std::{
     collections::{BTreeMap, VecDeque},
     pin::Pin,
@@ -47,57 +29,6 @@ use std::{
 
 /// The clouds by the schemes of their URLs.
 pub(crate) const CLOUDS: [&str; 3] = ["s3", "gs", "az"];
-
-/// What befalls a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Answer {
-    Honest,
-    Status(u16),
-    TimeOut,
-    Cut,
-    Reset,
-    NoConnection,
-    Bare,
-    HalfBody,
-    ShortBody,
-    Page,
-}
-
-/// Whether a put that gets a wrong answer is carried out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Effect {
-    No,
-    Yes,
-    Late,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Fault(pub(crate) Answer, pub(crate) Effect);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
-    Request(char, Fault),
-    Late,
-    Rival,
-}
-
-/// What befalls the requests behind the script, and for how long.
-#[derive(Debug, Clone, Copy)]
-struct Tail {
-    verb: char,
-    fault: Fault,
-    until: Option<Duration>,
-}
-
-/// How badly a store behaves whose faults are drawn.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Rates {
-    /// Percent of puts and of gets that meet a fault.
-    pub(crate) put: u64,
-    pub(crate) get: u64,
-    /// After so many requests nothing goes wrong any more.
-    pub(crate) requests: u64,
-}
 
 /// The bucket.
 #[derive(Debug, Clone)]
@@ -114,7 +45,7 @@ struct State {
     watched: String,
     script: VecDeque<Step>,
     tails: Vec<Tail>,
-    random: Option<(Rates, u64)>,
+    random: Option<Drawn>,
     late: Vec<(String, Bytes)>,
     rival: Bytes,
     start: tokio::time::Instant,
@@ -190,7 +121,10 @@ impl Scripted {
         state.rival = rival;
         state.start = tokio::time::Instant::now();
         for word in script.split_whitespace() {
-            state.read_word(word);
+            match Word::read(word) {
+                Word::Steps(step, times) => state.script.extend(std::iter::repeat_n(step, times)),
+                Word::Tail(tail) => state.tails.push(tail),
+            }
         }
     }
 
@@ -198,7 +132,7 @@ impl Scripted {
     pub(crate) fn misbehave(&self, part: &str, seed: u64, rates: Rates) {
         let mut state = self.state();
         state.watched = part.to_owned();
-        state.random = Some((rates, seed));
+        state.random = Some(Drawn { rates, seed });
     }
 
     /// From here on nothing goes wrong, and all late puts have landed.
@@ -253,51 +187,6 @@ impl Scripted {
 }
 
 impl State {
-    fn read_word(&mut self, word: &str) {
-        match word {
-            "+late" => return self.script.push_back(Step::Late),
-            "+rival" => return self.script.push_back(Step::Rival),
-            _ => {}
-        }
-        let (word, times) = match word.rsplit_once('x') {
-            Some((word, times)) if times.parse::<usize>().is_ok() => (word, times.parse().unwrap()),
-            _ => (word, 1),
-        };
-        let (word, tail) = match word.split_once(['*', '@']) {
-            Some((word, "")) => (word, Some(None)),
-            Some((word, seconds)) => {
-                let seconds = seconds.trim_end_matches('s').parse().unwrap();
-                (word, Some(Some(Duration::from_secs(seconds))))
-            }
-            None => (word, None),
-        };
-        let verb = word.chars().next().unwrap();
-        assert!("PG".contains(verb), "{word}");
-        let rest = &word[1..];
-        let (rest, effect) = match rest.char_indices().last() {
-            Some((at, '!')) => (&rest[..at], Effect::Yes),
-            Some((at, '~')) => (&rest[..at], Effect::Late),
-            _ => (rest, Effect::No),
-        };
-        let answer = match rest {
-            "" => Answer::Honest,
-            "time" => Answer::TimeOut,
-            "cut" => Answer::Cut,
-            "reset" => Answer::Reset,
-            "conn" => Answer::NoConnection,
-            "bare" => Answer::Bare,
-            "half" => Answer::HalfBody,
-            "short" => Answer::ShortBody,
-            "html" => Answer::Page,
-            status => Answer::Status(status.parse().unwrap()),
-        };
-        let fault = Fault(answer, effect);
-        match tail {
-            Some(until) => self.tails.push(Tail { verb, fault, until }),
-            None => self.script.extend(std::iter::repeat_n(Step::Request(verb, fault), times)),
-        }
-    }
-
     fn write(&mut self, key: &str, body: &Bytes) {
         self.writes += 1;
         self.objects.insert(key.to_owned(), (body.clone(), self.writes));
@@ -318,8 +207,14 @@ impl State {
         if !key.contains(&self.watched) {
             return HONEST;
         }
-        if self.random.is_some() {
-            return self.draw_fault(verb).unwrap_or(HONEST);
+        let before = self.log.len();
+        if let Some(random) = &mut self.random {
+            let lands = !self.late.is_empty() && random.draw(4) == 0;
+            let fault = random.fault(verb, before).unwrap_or(HONEST);
+            if lands {
+                self.land_late();
+            }
+            return fault;
         }
         loop {
             match self.script.pop_front() {
@@ -351,67 +246,6 @@ impl State {
                 HONEST
             }
         }
-    }
-
-    fn draw_fault(&mut self, verb: char) -> Option<Fault> {
-        use Answer::*;
-        use Effect::*;
-        if !self.late.is_empty() && self.draw(4) == 0 {
-            self.land_late();
-        }
-        let (rates, _) = self.random?;
-        let rate = if verb == 'P' { rates.put } else { rates.get };
-        if self.log.len() as u64 >= rates.requests || self.draw(100) >= rate {
-            return None;
-        }
-        const PUTS: [Answer; 14] = [
-            Status(500),
-            Status(503),
-            Status(429),
-            Status(408),
-            Status(409),
-            Status(412),
-            Status(502),
-            Status(403),
-            TimeOut,
-            Cut,
-            Reset,
-            NoConnection,
-            Bare,
-            Status(400),
-        ];
-        const GETS: [Answer; 12] = [
-            Status(500),
-            Status(503),
-            Status(429),
-            Status(403),
-            Status(502),
-            TimeOut,
-            Cut,
-            Reset,
-            NoConnection,
-            HalfBody,
-            ShortBody,
-            Page,
-        ];
-        let answer = if verb == 'P' { PUTS[self.draw(14) as usize] } else { GETS[self.draw(12) as usize] };
-        let effect = match answer {
-            NoConnection => No,
-            Bare => Yes,
-            _ if verb == 'P' => [No, Yes, Late][self.draw(3) as usize],
-            _ => No,
-        };
-        Some(Fault(answer, effect))
-    }
-
-    /// SplitMix64.
-    fn draw(&mut self, below: u64) -> u64 {
-        let Some((_, state)) = &mut self.random else { return 0 };
-        *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = *state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % below
     }
 }
 

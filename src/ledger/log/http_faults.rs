@@ -1,5 +1,5 @@
 //! The clouds' real clients, whose answers are lost, wrong and late in exact sequences: what is said of a commit is
-//! what became of it. The notation of the sequences stands in `store/scripted.rs`, the table of them in
+//! what became of it. The notation of the sequences stands in `store/scripted/script.rs`, the table of them in
 //! `docs/reliability.md`.
 
 use super::*;

@@ -60,13 +60,12 @@ impl ObjectStore for Sinner {
                 tokio::task::yield_now().await;
                 return self.inner.put(path, payload).await;
             }
-            Promise::CreateAfterDelete if options.mode == PutMode::Create => {
-                if self.state().deleted.iter().any(|(deleted, _)| deleted == path) {
-                    return Err(object_store::Error::AlreadyExists {
-                        path: path.to_string(),
-                        source: "planted".into(),
-                    });
-                }
+            Promise::CreateAfterDelete
+                if options.mode == PutMode::Create
+                    && self.state().deleted.iter().any(|(deleted, _)| deleted == path) =>
+            {
+                let (path, source) = (path.to_string(), "planted".into());
+                return Err(object_store::Error::AlreadyExists { path, source });
             }
             _ => {}
         }
