@@ -6,6 +6,7 @@ use arrow_schema::Schema;
 
 use crate::policy::NullKey;
 use crate::source::discover::Format;
+use crate::source::ndjson::MAX_LINE;
 use crate::token::TokenHash;
 
 /// Everything a run of `dedupe ingest` can be told. `Default` is what the command does without flags.
@@ -99,7 +100,7 @@ impl Default for IngestOptions {
             threads: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             dry_run: false,
             store_options: Vec::new(),
-            max_line: 64 << 20,
+            max_line: MAX_LINE,
         }
     }
 }

@@ -7,7 +7,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::BooleanBufferBuilder;
-use arrow_schema::{Schema, SchemaRef};
+use arrow_schema::{DataType, FieldRef, Fields, Schema, SchemaRef};
 use futures::FutureExt;
 use tokio::sync::mpsc;
 
@@ -37,6 +37,8 @@ pub(super) enum Prepared {
     RowGroup { group: RowGroup<Input>, tokens: Tokens, last: bool },
     /// Lines of text.
     Block { block: Arc<Block>, decoded: Decoded, tokens: Tokens, contract: SchemaRef },
+    /// Lines of text that are too many to be decoded together, since the contract grew wide meanwhile.
+    Wide { block: Arc<Block> },
     /// The source has ended, unchanged since it was opened.
     End,
 }
@@ -68,6 +70,8 @@ pub(super) struct Recipe {
     pub(super) max_line: usize,
     pub(super) piece_rows: usize,
     pub(super) block_lines: usize,
+    /// What the whole run may take, in bytes.
+    pub(super) memory: u64,
 }
 
 /// The chunks to come: the number of the source, and the chunk.
@@ -113,7 +117,8 @@ impl Feeder<'_> {
 
     async fn feed_parquet(&self, input: &Input) -> Result<()> {
         let (input, url) = (input.clone(), self.file.url.clone());
-        let file = compute(move || ParquetFile::open(input, &url)).await?;
+        let memory = self.recipe.memory;
+        let file = compute(move || ParquetFile::open_within(input, &url, memory)).await?;
         let key = self.recipe.spec.bind(file.schema(), &self.file.url)?;
         for group in file.row_groups() {
             if group.num_rows() <= self.recipe.piece_rows {
@@ -192,15 +197,37 @@ pub(super) fn prepare_block(
     spec: &TokenSpec,
     url: &str,
 ) -> Result<Prepared> {
+    if has_more_lines(&block, block_lines(&contract)) {
+        return Ok(Prepared::Wide { block });
+    }
     let decoded = Decoder::new(Arc::clone(&contract))?.decode(&block)?;
     let tokens = spec.bind(&contract, url)?.tokenise(&decoded.batch)?;
     Ok(Prepared::Block { block, decoded, tokens, contract })
 }
 
-/// Lines of a block: short lines under a wide schema would decode to many times their size.
+/// Lines of a block: short lines under a wide schema would decode to many times their size, and short bad lines take
+/// many times their size until they are written down.
 pub(super) fn block_lines(schema: &Schema) -> usize {
     const VALUES: usize = 1 << 21;
-    (VALUES / schema.flattened_fields().len().max(1)).clamp(256, VALUES)
+    const LINES: usize = 1 << 16;
+    (VALUES / values(schema.fields()).max(1)).clamp(1, LINES)
+}
+
+/// How many values a row has, nulls included.
+fn values(fields: &Fields) -> usize {
+    let of = |field: &FieldRef| match field.data_type() {
+        DataType::Struct(members) => values(members).saturating_add(1),
+        DataType::FixedSizeList(item, size) => {
+            let items = values(&Fields::from(vec![Arc::clone(item)]));
+            items.saturating_mul(usize::try_from(*size).unwrap_or(0)).saturating_add(1)
+        }
+        _ => 1,
+    };
+    fields.iter().map(of).fold(0, usize::saturating_add)
+}
+
+fn has_more_lines(block: &Block, most: usize) -> bool {
+    memchr::memchr_iter(b'\n', &block.bytes).nth(most).is_some()
 }
 
 /// The rows of a chunk that keep a run's tokens within their share of `memory`.

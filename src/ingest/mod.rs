@@ -156,6 +156,7 @@ impl Run<'_> {
             max_line: options.max_line,
             piece_rows: feed::piece_rows(options.memory, &workers),
             block_lines: feed::block_lines(session.schema()),
+            memory: options.memory,
             workers: workers.clone(),
         };
         let mut judge = Judge::new(self, session, Arc::clone(&planned), recipe.clone());

@@ -180,6 +180,11 @@ impl SourceFile {
         match &self.origin {
             Origin::Disk(path) => {
                 let failed = |e: std::io::Error| Error::input(&self.url, e);
+                // Something else may stand there now, and to open a pipe would wait for somebody to write into it.
+                let now = path.symlink_metadata().map_err(failed)?;
+                if !now.is_file() {
+                    return Err(Error::input(&self.url, "it was changed since it was found; run again"));
+                }
                 let file = File::open(path).map_err(failed)?;
                 let meta = file.metadata().map_err(failed)?;
                 if Some(meta.len()) != self.size || modified_of(&meta) != self.modified {
@@ -423,4 +428,13 @@ fn modified_of(meta: &Metadata) -> Option<String> {
 
 fn time_text(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Nanos, true)
+}
+
+/// For the fuzzer: a pattern and a name, whatever they are.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_pattern(pattern: &str, name: &str) {
+    let (_, pattern) = split(pattern);
+    if let Ok(pattern) = Pattern::parse(pattern) {
+        let _ = pattern.agrees(name);
+    }
 }

@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::schema::{check_names, normalise, viewed};
 use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::{DataType, FieldRef, Fields, Schema, SchemaRef};
-use guard::{Guarded, broken, shielded};
+use guard::{Guarded, MAX_HELD_BYTES, broken, shielded};
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::basic::{Compression, Type};
 use parquet::errors::ParquetError;
@@ -50,6 +50,10 @@ struct Inner<R> {
     schema: SchemaRef,
     /// Arrow type of each leaf column, in the order of Parquet's leaves.
     leaf_types: Vec<DataType>,
+    /// How many values of each leaf column a row has at least, by the sizes of the fixed-size lists it lies in.
+    leaf_repeats: Vec<u64>,
+    /// Bytes that the pages which are decoded at a time may unpack to.
+    page_budget: u64,
     /// Whether the Arrow schema in its metadata, if there is one, fits.
     hint_holds: bool,
     page_index: OnceLock<Option<(ParquetColumnIndex, ParquetOffsetIndex)>>,
@@ -58,19 +62,27 @@ struct Inner<R> {
 impl<R: ChunkReader + Clone + Send + Sync + 'static> ParquetFile<R> {
     /// Reads and checks the footer of `input`. `url` names the file in errors.
     pub fn open(input: R, url: &str) -> Result<Self> {
-        let input = Guarded::new(input);
-        shielded(url, || Self::open_unshielded(input, url))
+        Self::open_within(input, url, 0)
     }
 
-    fn open_unshielded(input: Guarded<R>, url: &str) -> Result<Self> {
+    /// As [`Self::open`], for a caller with `memory` bytes to decode in: pages that unpack to more than that together,
+    /// and to more than 512 MiB, are refused.
+    pub fn open_within(input: R, url: &str, memory: u64) -> Result<Self> {
+        let input = Guarded::new(input);
+        shielded(url, || Self::open_unshielded(input, url, memory.max(MAX_HELD_BYTES)))
+    }
+
+    fn open_unshielded(input: Guarded<R>, url: &str, page_budget: u64) -> Result<Self> {
         let metadata = Arc::new(footer::read_footer(&input, url)?);
         let (natural, hint_holds) = arrow_schema(&metadata).map_err(|error| broken(url, error))?;
         check_names(&natural).map_err(|reason| Error::input(url, reason))?;
+        check_fixed_lists(natural.fields()).map_err(|reason| Error::input(url, reason))?;
         let schema = normalise(&with_days(&natural, &metadata));
         let options = ArrowReaderOptions::new().with_schema(Arc::new(viewed(&schema)));
         let reader = ArrowReaderMetadata::try_new(metadata, options).map_err(|error| broken(url, error))?;
-        let mut leaf_types = Vec::new();
-        collect_leaves(reader.schema().fields(), &mut leaf_types);
+        let mut leaves = Vec::new();
+        collect_leaves(reader.schema().fields(), 1, &mut leaves);
+        let (leaf_types, leaf_repeats): (Vec<_>, Vec<_>) = leaves.into_iter().unzip();
         if leaf_types.len() != reader.parquet_schema().num_columns() {
             return Err(broken(
                 url,
@@ -85,6 +97,8 @@ impl<R: ChunkReader + Clone + Send + Sync + 'static> ParquetFile<R> {
             reader,
             schema,
             leaf_types,
+            leaf_repeats,
+            page_budget,
             hint_holds,
             page_index: OnceLock::new(),
         })))
@@ -295,19 +309,40 @@ fn days(field: &FieldRef, parquet: &SchemaDescriptor, leaf: &mut usize) -> Field
     Arc::new(field.as_ref().clone().with_data_type(kind))
 }
 
-fn collect_leaves(fields: &Fields, leaves: &mut Vec<DataType>) {
+/// The largest list of a fixed size: a null takes as much memory as a full one.
+const MAX_FIXED_LIST: i32 = 1 << 20;
+
+fn check_fixed_lists(fields: &Fields) -> Result<(), String> {
+    fields.iter().try_for_each(|field| match field.data_type() {
+        DataType::FixedSizeList(_, size) if *size > MAX_FIXED_LIST => Err(format!(
+            "its column `{}` holds lists of a fixed size of {size}; {MAX_FIXED_LIST} is the most that can be read: \
+             write it as a list of any size",
+            field.name()
+        )),
+        DataType::Struct(members) => check_fixed_lists(members),
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
+            check_fixed_lists(&Fields::from(vec![Arc::clone(item)]))
+        }
+        DataType::Map(entries, _) => check_fixed_lists(&Fields::from(vec![Arc::clone(entries)])),
+        _ => Ok(()),
+    })
+}
+
+fn collect_leaves(fields: &Fields, repeats: u64, leaves: &mut Vec<(DataType, u64)>) {
     for field in fields {
-        collect_leaf(field.data_type(), leaves);
+        collect_leaf(field.data_type(), repeats, leaves);
     }
 }
 
-fn collect_leaf(data_type: &DataType, leaves: &mut Vec<DataType>) {
+fn collect_leaf(data_type: &DataType, repeats: u64, leaves: &mut Vec<(DataType, u64)>) {
     match data_type {
-        DataType::Struct(members) => collect_leaves(members, leaves),
-        DataType::List(item) | DataType::FixedSizeList(item, _) | DataType::Map(item, _) => {
-            collect_leaf(item.data_type(), leaves);
+        DataType::Struct(members) => collect_leaves(members, repeats, leaves),
+        DataType::List(item) | DataType::Map(item, _) => collect_leaf(item.data_type(), 1, leaves),
+        DataType::FixedSizeList(item, size) => {
+            let repeats = repeats.saturating_mul(u64::try_from(*size).unwrap_or(0).max(1));
+            collect_leaf(item.data_type(), repeats, leaves);
         }
-        flat => leaves.push(flat.clone()),
+        flat => leaves.push((flat.clone(), repeats)),
     }
 }
 
