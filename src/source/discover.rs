@@ -310,7 +310,7 @@ fn regular_within(path: &Path, folder: &Path, follow: bool) -> Option<PathBuf> {
     };
     let Ok(real) = path.canonicalize() else { return skip("this link leads nowhere") };
     if !follow && !real.starts_with(folder) {
-        return skip("this link leads out of its folder (--follow takes such links)");
+        return skip("this link leads out of its folder (name the file itself to take it)");
     }
     match real.metadata() {
         Ok(meta) if meta.is_file() => Some(real),
