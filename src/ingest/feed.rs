@@ -7,12 +7,13 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::BooleanBufferBuilder;
-use arrow_schema::{DataType, FieldRef, Fields, Schema, SchemaRef};
+use arrow_schema::{Schema, SchemaRef};
 use futures::FutureExt;
 use tokio::sync::mpsc;
 
 use super::plan::{Head, Planned};
 use crate::error::{Error, Result};
+use crate::schema::null_bytes;
 use crate::source::discover::{Format, SourceFile};
 use crate::source::input::Input;
 use crate::source::ndjson::{BLOCK_BYTES, Block, Decoded, Decoder, Lines};
@@ -208,22 +209,9 @@ pub(super) fn prepare_block(
 /// Lines of a block: short lines under a wide schema would decode to many times their size, and short bad lines take
 /// many times their size until they are written down.
 pub(super) fn block_lines(schema: &Schema) -> usize {
-    const VALUES: usize = 1 << 21;
-    const LINES: usize = 1 << 16;
-    (VALUES / values(schema.fields()).max(1)).clamp(1, LINES)
-}
-
-/// How many values a row has, nulls included.
-fn values(fields: &Fields) -> usize {
-    let of = |field: &FieldRef| match field.data_type() {
-        DataType::Struct(members) => values(members).saturating_add(1),
-        DataType::FixedSizeList(item, size) => {
-            let items = values(&Fields::from(vec![Arc::clone(item)]));
-            items.saturating_mul(usize::try_from(*size).unwrap_or(0)).saturating_add(1)
-        }
-        _ => 1,
-    };
-    fields.iter().map(of).fold(0, usize::saturating_add)
+    const BYTES: u64 = 16 << 20;
+    const LINES: u64 = 1 << 16;
+    (BYTES / null_bytes(schema)).clamp(1, LINES) as usize
 }
 
 fn has_more_lines(block: &Block, most: usize) -> bool {

@@ -22,7 +22,7 @@ const FORMAT: u32 = 1;
 
 /// The largest checkpoint that is unpacked, in bytes: so many, and for each byte of its packed form so many more. Names,
 /// checksums and sums hardly compress; what unpacks to more is no checkpoint of ours.
-const MAX_UNPACKED: (u64, u64) = (64 << 20, 100);
+const MAX_UNPACKED: (u64, u64) = (16 << 20, 100);
 
 /// Beyond this no ledger counts: it leaves room for every sum of a version and a small number.
 const MAX_ENTRIES: u64 = 1 << 62;

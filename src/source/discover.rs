@@ -277,6 +277,10 @@ fn walk(
                 tracing::warn!("{error}; skipped");
                 continue;
             }
+            Err(error) if error.path().is_some_and(Path::is_symlink) => {
+                tracing::warn!("{error}; skipped");
+                continue;
+            }
             Err(error) => return Err(failed(error.into())),
         };
         let name = name_of(entry.path())?;

@@ -21,6 +21,7 @@ mod conformance;
 pub(crate) mod loopback;
 
 pub use compute::compute;
+pub(crate) use explain::redacted;
 pub(crate) use location::{Place, absolute, display_safe};
 pub(crate) use remote::bare_tag;
 pub use upload::Upload;

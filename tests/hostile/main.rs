@@ -10,6 +10,7 @@ mod loopback;
 #[cfg(target_os = "linux")]
 mod memory;
 mod parts;
+#[allow(dead_code, reason = "others use the rest of it")]
 #[path = "../cli/scene.rs"]
 mod scene;
 mod secrets;

@@ -8,7 +8,7 @@ use dedupe::source::parquet::ParquetFile;
 use std::fs;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 /// What every run here is given.
 const BUDGET: &str = "64MiB";
@@ -33,17 +33,40 @@ struct Run {
     peak: u64,
 }
 
+/// Runs the program and measures it. Of its child a system counts also what stood in memory before `exec`, which is a
+/// copy of its parent: so the parent is a fresh process, this very test program, with nothing to do but [`measured`].
 fn run(scene: &Scene, args: &[&str]) -> Run {
-    let out = fs::File::create(scene.path("out")).unwrap();
-    let both = Stdio::from(out.try_clone().unwrap());
-    let child = scene.command(args).stdout(out).stderr(both).spawn().unwrap();
+    let status = Command::new(std::env::current_exe().unwrap())
+        .args(["memory::measured", "--exact", "--nocapture"])
+        .env(MEASURED, args.join("\x1f"))
+        .current_dir(scene.path("."))
+        .stdout(Stdio::null())
+        .stderr(Stdio::inherit())
+        .status();
+    assert!(status.unwrap().success());
+    let told = fs::read_to_string(scene.path("measured")).unwrap();
+    let (code, peak) = told.split_once(' ').unwrap();
+    let said = String::from_utf8_lossy(&fs::read(scene.path("out")).unwrap()).into_owned();
+    Run { code: code.parse().unwrap(), said, peak: peak.parse().unwrap() }
+}
+
+/// The arguments of a run to be measured.
+const MEASURED: &str = "DEDUPE_TEST_MEASURED";
+
+#[test]
+fn measured() {
+    // Called without them it has nothing to do.
+    let Ok(args) = std::env::var(MEASURED) else { return };
+    let out = fs::File::create("out").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dedupe"));
+    command.args(args.split('\x1f')).env_remove("RUST_LOG").env_remove(MEASURED).stdin(Stdio::null());
+    let child = command.stderr(Stdio::from(out.try_clone().unwrap())).stdout(out).spawn().unwrap();
     let (mut status, mut usage) = (0, [0; 18]);
     // SAFETY: the pointers are to values of the sizes that Linux writes, and the child is ours and not waited for yet.
     let waited = unsafe { wait4(child.id() as i32, &mut status, 0, &mut usage) };
     assert_eq!(waited, child.id() as i32);
     let code = if status & 0x7f == 0 { status >> 8 & 0xff } else { -(status & 0x7f) };
-    let said = String::from_utf8_lossy(&fs::read(scene.path("out")).unwrap()).into_owned();
-    Run { code, said, peak: (usage[4] / 1024) as u64 }
+    fs::write("measured", format!("{code} {}", usage[4] / 1024)).unwrap();
 }
 
 /// Ingests one file into a fresh table; the run must end in order, and within the budget and `more`.

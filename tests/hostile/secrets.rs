@@ -118,7 +118,9 @@ fn clouds(endpoint: &str) -> Vec<Cloud> {
 fn run(scene: &Scene, cloud: &Cloud, log: Option<&str>, args: &[&str]) -> std::process::Output {
     let mut command = scene.command(args);
     command.envs(cloud.environment.iter().map(|(name, value)| (*name, value.as_str())));
-    cloud.options.iter().for_each(|option| drop(command.args(["--store-option", option])));
+    for option in &cloud.options {
+        command.args(["--store-option", option]);
+    }
     match log {
         Some(filter) => command.env("RUST_LOG", filter),
         None => command.arg("-vvv"),
@@ -229,7 +231,9 @@ fn nothing_that_is_written_into_a_bucket_holds_a_secret() {
         server.options().iter().map(|(name, value)| format!("{name}={value}")).collect();
     let go = |args: &[&str]| {
         let mut command = scene.command(args);
-        options.iter().for_each(|option| drop(command.args(["--store-option", option])));
+        for option in &options {
+            command.args(["--store-option", option]);
+        }
         command.env("AWS_SESSION_TOKEN", PLANTED[1]).env("AWS_SECRET_ACCESS_KEY", PLANTED[0]);
         let output = command.arg("-vvv").output().unwrap();
         searched(&format!("{args:?}"), &output.stdout);

@@ -16,7 +16,7 @@ pub use guard::is_shielded;
 pub use read::Batches;
 
 use crate::error::{Error, Result};
-use crate::schema::{check_names, normalise, viewed};
+use crate::schema::{check_names, check_width, normalise, viewed};
 use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::{DataType, FieldRef, Fields, Schema, SchemaRef};
 use guard::{Guarded, MAX_HELD_BYTES, broken, shielded};
@@ -76,7 +76,7 @@ impl<R: ChunkReader + Clone + Send + Sync + 'static> ParquetFile<R> {
         let metadata = Arc::new(footer::read_footer(&input, url)?);
         let (natural, hint_holds) = arrow_schema(&metadata).map_err(|error| broken(url, error))?;
         check_names(&natural).map_err(|reason| Error::input(url, reason))?;
-        check_fixed_lists(natural.fields()).map_err(|reason| Error::input(url, reason))?;
+        check_width(&natural).map_err(|reason| Error::input(url, reason))?;
         let schema = normalise(&with_days(&natural, &metadata));
         let options = ArrowReaderOptions::new().with_schema(Arc::new(viewed(&schema)));
         let reader = ArrowReaderMetadata::try_new(metadata, options).map_err(|error| broken(url, error))?;
@@ -307,25 +307,6 @@ fn days(field: &FieldRef, parquet: &SchemaDescriptor, leaf: &mut usize) -> Field
         }
     };
     Arc::new(field.as_ref().clone().with_data_type(kind))
-}
-
-/// The largest list of a fixed size: a null takes as much memory as a full one.
-const MAX_FIXED_LIST: i32 = 1 << 20;
-
-fn check_fixed_lists(fields: &Fields) -> Result<(), String> {
-    fields.iter().try_for_each(|field| match field.data_type() {
-        DataType::FixedSizeList(_, size) if *size > MAX_FIXED_LIST => Err(format!(
-            "its column `{}` holds lists of a fixed size of {size}; {MAX_FIXED_LIST} is the most that can be read: \
-             write it as a list of any size",
-            field.name()
-        )),
-        DataType::Struct(members) => check_fixed_lists(members),
-        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
-            check_fixed_lists(&Fields::from(vec![Arc::clone(item)]))
-        }
-        DataType::Map(entries, _) => check_fixed_lists(&Fields::from(vec![Arc::clone(entries)])),
-        _ => Ok(()),
-    })
 }
 
 fn collect_leaves(fields: &Fields, repeats: u64, leaves: &mut Vec<(DataType, u64)>) {
