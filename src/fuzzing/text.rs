@@ -88,7 +88,7 @@ pub fn text(bytes: &[u8]) {
             if text.contains(SECRET) {
                 return;
             }
-            let host: String = text.chars().filter(|c| c.is_alphanumeric()).take(20).collect();
+            let host: String = text.chars().filter(char::is_ascii_alphabetic).take(20).collect();
             for location in [
                 format!("s3://user:{SECRET}@{host}/{text}"),
                 format!("s3://{SECRET}@{host}/{text}"),

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arrow::array::BooleanBufferBuilder;
 use arrow_schema::{Schema, SchemaRef};
 use futures::FutureExt;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::plan::{Head, Planned};
 use crate::error::{Error, Result};
@@ -28,6 +28,9 @@ const PIECE_ROWS: usize = 1 << 20;
 /// Bytes a row costs while its chunk waits (its token), and more while it is judged (sorted, with its place).
 const WAITING: usize = 16;
 const JUDGED: usize = 48;
+
+/// Parts of a block by which the room for text is measured.
+const UNITS: usize = 32;
 
 /// Rows of key columns decoded at a time.
 const KEY_BATCH: usize = 8192;
@@ -75,19 +78,24 @@ pub(super) struct Recipe {
     pub(super) memory: u64,
 }
 
-/// The chunks to come: the number of the source, and the chunk.
-pub(super) type Chunks = mpsc::Receiver<(usize, Started<Prepared>)>;
+/// A chunk to come: the number of its source, the chunk, and the room it takes until it was judged.
+pub(super) type Coming = (usize, Started<Prepared>, Option<Arc<OwnedSemaphorePermit>>);
+
+/// The chunks to come.
+pub(super) type Chunks = mpsc::Receiver<Coming>;
 
 /// Starts to prepare the chunks of `sources`. Ends when all are done, when one fails, or when nobody listens.
 pub(super) fn start(sources: Arc<Vec<Planned>>, recipe: Recipe) -> Chunks {
     let (sender, receiver) = mpsc::channel(recipe.workers.count().max(1));
+    // A line of the largest size takes all of it: then no other block is under way.
+    let room = Arc::new(Semaphore::new((2 * recipe.workers.count() + 3) * UNITS));
     let feed = async move {
         for (number, planned) in sources.iter().enumerate() {
             let Planned::Read { file, head, .. } = planned else { continue };
             let (file, head) = (file.clone(), head.clone());
-            let feeder = Feeder { number, file, head, recipe: &recipe, sender: &sender };
+            let feeder = Feeder { number, file, head, recipe: &recipe, sender: &sender, room: &room };
             if let Err(error) = feeder.feed().await {
-                let _ = sender.send((number, async move { Err(error) }.boxed())).await;
+                let _ = sender.send((number, async move { Err(error) }.boxed(), None)).await;
                 return;
             }
         }
@@ -101,7 +109,8 @@ struct Feeder<'a> {
     file: SourceFile,
     head: Option<Head>,
     recipe: &'a Recipe,
-    sender: &'a mpsc::Sender<(usize, Started<Prepared>)>,
+    sender: &'a mpsc::Sender<Coming>,
+    room: &'a Arc<Semaphore>,
 }
 
 impl Feeder<'_> {
@@ -177,17 +186,30 @@ impl Feeder<'_> {
             .await?;
             lines = rest;
             let Some(block) = block else { return Ok(()) };
+            let room = Some(self.room_for(block.bytes.len()).await?);
             for block in block.split(self.recipe.block_lines) {
                 let (spec, url) = (Arc::clone(&self.recipe.spec), self.file.url.clone());
                 let contract = self.recipe.contract.get();
                 let work = move || prepare_block(Arc::new(block), contract, &spec, &url);
-                self.send(self.recipe.workers.start(work)).await?;
+                self.send_in(self.recipe.workers.start(work), room.clone()).await?;
             }
         }
     }
 
+    /// Room for a block of so many bytes, once there is: what long lines decode to is many times their length.
+    async fn room_for(&self, bytes: usize) -> Result<Arc<OwnedSemaphorePermit>> {
+        let all = (2 * self.recipe.workers.count() + 3) * UNITS;
+        let units = bytes.div_ceil(BLOCK_BYTES / UNITS).clamp(1, all);
+        let permit = Arc::clone(self.room).acquire_many_owned(units as u32).await;
+        permit.map(Arc::new).map_err(|_| Error::Interrupted)
+    }
+
     async fn send(&self, chunk: Started<Prepared>) -> Result<()> {
-        self.sender.send((self.number, chunk)).await.map_err(|_| Error::Interrupted)
+        self.send_in(chunk, None).await
+    }
+
+    async fn send_in(&self, chunk: Started<Prepared>, room: Option<Arc<OwnedSemaphorePermit>>) -> Result<()> {
+        self.sender.send((self.number, chunk, room)).await.map_err(|_| Error::Interrupted)
     }
 }
 

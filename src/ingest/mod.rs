@@ -162,7 +162,8 @@ impl Run<'_> {
         let mut judge = Judge::new(self, session, Arc::clone(&planned), recipe.clone());
         let mut chunks = feed::start(Arc::clone(&planned), recipe);
         let mut ended = 0;
-        while let Some((number, chunk)) = chunks.recv().await {
+        // Its room is free again once it was taken.
+        while let Some((number, chunk, _room)) = chunks.recv().await {
             if self.progress.is_cancelled() {
                 return Err(Error::Interrupted);
             }

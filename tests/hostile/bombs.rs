@@ -125,8 +125,9 @@ pub fn parquet() -> Vec<Bomb> {
         bomb("one cell of 512 MiB that the footer hides", long(512 << 20, 100), End::Told("page unpacks to")),
         bomb("ten pages of 200 MiB at a time", pages(10, 9, 200 << 20, 100, false), End::Told("--memory")),
         bomb("ten columns in the same bytes", pages(10, 9, 1 << 20, 1 << 20, true), End::Told("same bytes")),
-        bomb("nulls of 100 MiB each", nulls(100 << 20, 5), End::Rows),
-        bomb("nulls of 2 GiB each", nulls(i64::from(i32::MAX), 1), End::Told("bytes a row, more than")),
+        bomb("nulls of 8 MiB each", nulls(8 << 20, 50), End::Rows),
+        bomb("nulls of 100 MiB each", nulls(100 << 20, 5), End::Told("even where all its columns are null")),
+        bomb("nulls of 2 GiB each", nulls(i64::from(i32::MAX), 1), End::Told("even where all")),
         bomb(
             "a page of more values than its column",
             {
