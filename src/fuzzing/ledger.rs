@@ -96,7 +96,7 @@ fn through_a_checkpoint(state: &State) {
 /// An entry that would be valid mostly, with this or that changed.
 fn entry(state: &State, choices: &mut Choices<'_>) -> Entry {
     let body = match choices.byte() % 16 {
-        _ if state.table.is_empty() && choices.byte() % 8 > 0 => {
+        _ if state.table.is_empty() && !choices.one_in(8) => {
             Body::Create(Create { table: "t".into(), policy: Policy::default() })
         }
         0 => Body::Create(Create { table: String::new(), policy: Policy::default() }),
@@ -160,7 +160,7 @@ fn ingest(state: &State, choices: &mut Choices<'_>) -> Ingest {
         ingest.runs.push(run);
         ingest.rows.accepted = ingest.rows.accepted.wrapping_add(rows);
     }
-    if choices.byte() % 4 == 0 {
+    if choices.one_in(4) {
         let inline: Vec<Token> = (0..u128::from(choices.byte() % 4)).map(Token).collect();
         let sum = TokenSum::of(&inline);
         if let Some(file) = ingest.files.first_mut() {
@@ -175,20 +175,20 @@ fn ingest(state: &State, choices: &mut Choices<'_>) -> Ingest {
     ingest.rows.read = pick(ingest.rows.accepted.wrapping_add(ingest.rows.duplicate), choices);
     for part in 0..choices.byte() % 3 {
         let rows = if part == 0 { ingest.rows } else { Accounting::default() };
-        let id = (choices.byte() % 2 == 0).then(|| u128::from(choices.byte() % 8));
+        let id = (choices.one_in(2)).then(|| u128::from(choices.byte() % 8));
         let seen = id.and_then(|id| state.sources.get(&id)).map(|seen| seen.version);
         let replay_of = seen.map(|version| pick(version, choices));
         ingest.sources.push(SourceUse { url: "s".into(), id, replay_of, rows, ..SourceUse::default() });
     }
     ingest.total = state.total.plus(ingest.added);
-    if state.schema.is_none() || choices.byte() % 16 == 0 {
+    if state.schema.is_none() || choices.one_in(16) {
         let schema = Schema::new(vec![Field::new("id", DataType::Utf8, true)]);
         ingest.schema = Some(SchemaChange { base: pick(state.schema_version, choices), schema });
     }
-    if choices.byte() % 8 == 0 {
+    if choices.one_in(8) {
         ingest.batch = Some(Batch { id: format!("b{}", choices.byte() % 4), digest: 1 });
     }
-    if choices.byte() % 8 == 0 {
+    if choices.one_in(8) {
         let name = name("_dedupe/quarantine", "ndjson", state, choices);
         ingest.quarantine.push(QuarantineFile { name, rows: choices.edge(), bytes: choices.edge() });
     }
@@ -199,18 +199,18 @@ fn compact(state: &State, choices: &mut Choices<'_>) -> Compact {
     let mut compact = Compact::default();
     let mut sum = TokenSum::default();
     for (run, live) in &state.runs {
-        if choices.byte() % 2 == 0 {
+        if choices.one_in(2) {
             compact.runs_removed.push(run.clone());
             sum = sum.plus(live.item.tokens);
         }
     }
     for (version, inline) in &state.inline {
-        if choices.byte() % 2 == 0 {
+        if choices.one_in(2) {
             compact.inline_removed.push(*version);
             sum = sum.plus(TokenSum::of(&inline.0));
         }
     }
-    if choices.byte() % 16 == 0 {
+    if choices.one_in(16) {
         compact.runs_removed.push("_dedupe/tokens/none.run".into());
     }
     let name = name("_dedupe/tokens", "run", state, choices);

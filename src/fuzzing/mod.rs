@@ -29,6 +29,10 @@ impl<'a> Choices<'a> {
         self.bytes(1).first().copied().unwrap_or(0)
     }
 
+    fn one_in(&mut self, many: u8) -> bool {
+        self.byte().is_multiple_of(many)
+    }
+
     fn number(&mut self) -> u64 {
         let mut number = [0; 8];
         let bytes = self.bytes(8);

@@ -32,7 +32,7 @@ pub fn parquet(bytes: &[u8]) {
     let specs: Vec<TokenSpec> = names
         .iter()
         .filter_map(|field| {
-            TokenSpec::new(&[field.name().clone()], file.schema(), TokenHash::SipHash24, key.clone()).ok()
+            TokenSpec::new(&[field.name().clone()], file.schema(), TokenHash::SipHash24, key).ok()
         })
         .take(3)
         .collect();

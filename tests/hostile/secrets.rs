@@ -169,7 +169,7 @@ fn a_dead_endpoint_and_settings_that_make_no_sense_show_no_secret() {
     let secret = PLANTED[0];
     for option in [
         format!("no_such_setting={secret}"),
-        format!("{secret}"),
+        secret.to_owned(),
         format!("={secret}"),
         format!("proxy_url=http://user:{secret}@127.0.0.1:1/"),
         format!("proxy_url={secret}"),

@@ -12,8 +12,7 @@ use std::time::Duration;
 /// What is found, or the error. A file that is waited for would never end: such a test fails after a while.
 fn found(args: &[String], follow_links: bool) -> Result<Vec<String>, String> {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let mut options = DiscoverOptions::default();
-    options.follow_links = follow_links;
+    let options = DiscoverOptions { follow_links, ..DiscoverOptions::default() };
     let args = args.to_vec();
     let found = runtime.block_on(async move {
         tokio::time::timeout(Duration::from_secs(60), discover(&args, &options)).await
@@ -55,7 +54,7 @@ fn links_out_of_a_named_folder_are_not_followed_and_links_within_are() {
         assert_eq!(names(&found(&[arg], false).unwrap()), ["honest.ndjson"]);
     }
     // Who asks for it gets it; who names a link means what it leads to.
-    assert!(names(&found(&[folder.clone()], true).unwrap()).contains(&"secret.ndjson"));
+    assert!(names(&found(std::slice::from_ref(&folder), true).unwrap()).contains(&"secret.ndjson"));
     assert_eq!(names(&found(&[format!("{folder}/a.ndjson")], false).unwrap()), ["secret.ndjson"]);
     // A folder that is named by a link is that folder.
     symlink(scene.path("in"), scene.path("alias")).unwrap();
@@ -70,7 +69,11 @@ fn links_in_circles_come_to_an_end() {
     symlink("..", scene.path("in/deep/up")).unwrap();
     symlink("loop.ndjson", scene.path("in/loop.ndjson")).unwrap();
     for follow in [false, true] {
-        assert_eq!(names(&found(&[folder.clone()], follow).unwrap()), ["honest.ndjson"], "{follow}");
+        assert_eq!(
+            names(&found(std::slice::from_ref(&folder), follow).unwrap()),
+            ["honest.ndjson"],
+            "{follow}"
+        );
     }
 }
 
@@ -83,7 +86,7 @@ fn pipes_sockets_and_devices_are_no_sources_and_nobody_waits_for_them() {
     symlink("/dev/zero", scene.path("in/zero.ndjson")).unwrap();
     symlink("/dev/zero", scene.path("in/zero.parquet")).unwrap();
     for follow in [false, true] {
-        assert_eq!(names(&found(&[folder.clone()], follow).unwrap()), ["honest.ndjson"]);
+        assert_eq!(names(&found(std::slice::from_ref(&folder), follow).unwrap()), ["honest.ndjson"]);
     }
     for name in ["pipe.ndjson", "socket.ndjson", "zero.ndjson", "zero.parquet"] {
         let error = found(&[format!("{folder}/{name}")], true).unwrap_err();
@@ -100,7 +103,8 @@ fn a_file_that_becomes_a_pipe_or_a_link_after_it_was_found_is_refused() {
     for pipe in [true, false] {
         let _ = fs::remove_file(&file);
         scene.write("in/honest.ndjson", &lines(["a"]));
-        let sources = runtime.block_on(discover(&[folder.clone()], &DiscoverOptions::default())).unwrap();
+        let sources =
+            runtime.block_on(discover(std::slice::from_ref(&folder), &DiscoverOptions::default())).unwrap();
         fs::remove_file(&file).unwrap();
         if pipe {
             assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
@@ -119,7 +123,7 @@ fn names_that_lead_up_are_names_and_nothing_is_decoded_twice() {
     for odd in ["%2e%2e%2fsecret.ndjson", "..ndjson", "a..b.ndjson", "back\\..\\slash.ndjson"] {
         fs::write(Path::new(&folder).join(odd), lines(["o"])).unwrap();
     }
-    let all = found(&[folder.clone()], false).unwrap();
+    let all = found(std::slice::from_ref(&folder), false).unwrap();
     let real = fs::canonicalize(&folder).unwrap();
     assert!(all.iter().all(|url| Path::new(url).starts_with(&real)), "{all:?}");
     assert!(names(&all).contains(&"%2e%2e%2fsecret.ndjson"), "{all:?}");
@@ -149,7 +153,7 @@ fn a_pipe_within_a_table_is_no_object_and_nobody_waits_for_it() {
     assert!(Command::new("mkfifo").arg(&next).status().unwrap().success());
     let mut child = scene.command(&["status", "t"]).spawn().unwrap();
     let ended = (0..600).find_map(|_| {
-        std::thread::sleep(Duration::from_millis(100));
+        std::thread::park_timeout(Duration::from_millis(100));
         child.try_wait().unwrap()
     });
     let _ = child.kill();
@@ -158,7 +162,7 @@ fn a_pipe_within_a_table_is_no_object_and_nobody_waits_for_it() {
     assert!(Command::new("mkfifo").arg(&identity).status().unwrap().success());
     let mut child = scene.command(&["status", "t"]).spawn().unwrap();
     let ended = (0..600).find_map(|_| {
-        std::thread::sleep(Duration::from_millis(100));
+        std::thread::park_timeout(Duration::from_millis(100));
         child.try_wait().unwrap()
     });
     let _ = child.kill();
