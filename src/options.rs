@@ -6,6 +6,7 @@ use arrow_schema::Schema;
 
 use crate::policy::NullKey;
 use crate::source::discover::Format;
+use crate::source::ndjson::MAX_LINE;
 use crate::token::TokenHash;
 
 /// Everything a run of `dedupe ingest` can be told. `Default` is what the command does without flags.
@@ -109,7 +110,7 @@ impl Default for IngestOptions {
             dry_run: false,
             accepted_risk: None,
             store_options: Vec::new(),
-            max_line: 64 << 20,
+            max_line: MAX_LINE,
         }
     }
 }

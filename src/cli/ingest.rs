@@ -81,7 +81,7 @@ pub(super) struct Args {
     #[arg(long, help_heading = "Rows and sources")]
     reread: bool,
     /// Longest NDJSON line that is read; a longer one is kept out as a bad row.
-    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = values::line_length, help_heading = "Rows and sources")]
+    #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = values::line_length, help_heading = "Rows and sources")]
     max_line: usize,
     /// Create the table even on a store that does not keep conditional writes.
     ///

@@ -13,6 +13,8 @@ mod exit;
 mod explain;
 mod failure;
 mod files;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod ingest;
 mod interrupt;
 mod log;

@@ -171,12 +171,14 @@ impl Run<'_> {
             max_line: options.max_line,
             piece_rows: feed::piece_rows(options.memory, &workers),
             block_lines: feed::block_lines(session.schema()),
+            memory: options.memory,
             workers: workers.clone(),
         };
         let mut judge = Judge::new(self, session, Arc::clone(&planned), recipe.clone());
         let mut chunks = feed::start(Arc::clone(&planned), recipe);
         let mut ended = 0;
-        while let Some((number, chunk)) = chunks.recv().await {
+        // Its room is free again once it was taken.
+        while let Some((number, chunk, _room)) = chunks.recv().await {
             if self.progress.is_cancelled() {
                 return Err(Error::Interrupted);
             }

@@ -279,9 +279,12 @@ pub(super) async fn infer(
         }
         _ => None,
     });
-    let started: Vec<_> = text
-        .map(|(file, head)| {
-            workers.start(move || {
+    let text: Vec<_> = text.collect();
+    let starter = workers.clone();
+    // Started one by one, so that no more inferences are held than there are workers.
+    let mut results = stream::iter(text)
+        .map(move |(file, head)| {
+            starter.start(move || {
                 let reader: Box<dyn Read + Send> = match head {
                     Some(head) => head.sample(),
                     None => file.open()?.reader()?,
@@ -300,9 +303,8 @@ pub(super) async fn infer(
                 Ok(inference)
             })
         })
-        .collect();
+        .buffered(workers.count());
     let mut whole = Inference::new();
-    let mut results = stream::iter(started).buffered(workers.count());
     while let Some(inference) = results.try_next().await? {
         whole.merge(inference);
     }

@@ -13,7 +13,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::stream::{self, StreamExt};
 use tracing::{debug, warn};
 
 use super::entry::{Body, Create, Entry, FORMAT, MAX_MANIFEST};
@@ -33,6 +33,12 @@ const FETCH_AHEAD: usize = 16;
 
 /// So often the same damage must be read in a row before a commit gives up on it.
 const DAMAGED_READS: u32 = 8;
+
+/// The largest manifest that is fetched together with others, in bytes.
+const MAX_AHEAD: u64 = 4 << 20;
+
+/// How many checkpoints are tried before the ledger is replayed from its beginning.
+const CHECKPOINTS_TRIED: usize = 16;
 
 /// `table.json` is small; anything larger is not one.
 pub(crate) const MAX_TABLE: u64 = 1 << 20;
@@ -130,7 +136,8 @@ impl Ledger {
         let wanted = Bytes::from(identity.encode()?);
         let mut store = store_of(&identity, store);
         // In this order: `table.json` is written before version 0, so where that stands, it must be.
-        let begun = read_entry(&store, 0).await?.is_some_and(|(entry, _)| entry.kind() == "create");
+        let begun =
+            read_entry(&store, 0, MAX_MANIFEST).await?.is_some_and(|(entry, _)| entry.kind() == "create");
         if begun && store.head(name::TABLE).await?.is_none() {
             return Err(Error::corrupt(
                 name::TABLE,
@@ -214,14 +221,20 @@ impl Ledger {
         loop {
             let first = self.state.entries;
             let store = &self.store;
-            let fetched: Vec<Option<(Entry, u128)>> = stream::iter(first..first + ahead as u64)
-                .map(|version| read_entry(store, version))
+            // Only the first may be large: a manifest that cannot be read with others is read alone, as the first of
+            // the next step, which also tells what is wrong with it if anything is.
+            let most = |version| if version == first { MAX_MANIFEST } else { MAX_AHEAD };
+            let fetched: Vec<Result<Option<(Entry, u128)>>> = stream::iter(first..first + ahead as u64)
+                .map(|version| read_entry(store, version, most(version)))
                 .buffered(ahead)
-                .try_collect()
-                .await?;
-            for found in fetched {
+                .collect()
+                .await;
+            for (at, found) in fetched.into_iter().enumerate() {
+                if at > 0 && found.is_err() {
+                    break;
+                }
                 // The first absent version is the tip: the ledger is contiguous.
-                let Some((entry, hash)) = found else { return Ok(()) };
+                let Some((entry, hash)) = found? else { return Ok(()) };
                 let applied = self.admit(&entry, hash)?;
                 each(&self.state, entry, applied);
             }
@@ -231,7 +244,7 @@ impl Ledger {
 
     /// The entry of `version`, if there is one.
     pub async fn read(&self, version: u64) -> Result<Option<Entry>> {
-        Ok(read_entry(&self.store, version).await?.map(|(entry, _)| entry))
+        Ok(read_entry(&self.store, version, MAX_MANIFEST).await?.map(|(entry, _)| entry))
     }
 
     /// An entry that would stand in the next version.
@@ -386,6 +399,8 @@ async fn newest_checkpoint(store: &Store, identity: &TableIdentity, version: u64
     };
     names.retain(|name| checkpoint::version_of(name).is_some_and(|v| v <= version));
     names.sort_unstable_by_key(|name| std::cmp::Reverse(checkpoint::version_of(name)));
+    // Where so many are of no use, the ledger is quicker read than the rest of them.
+    names.truncate(CHECKPOINTS_TRIED);
     for object in names {
         let read = async {
             let bytes = store.get_limited(&object, MAX_MANIFEST).await?;
@@ -406,9 +421,9 @@ async fn newest_checkpoint(store: &Store, identity: &TableIdentity, version: u64
     Ok(None)
 }
 
-async fn read_entry(store: &Store, version: u64) -> Result<Option<(Entry, u128)>> {
+async fn read_entry(store: &Store, version: u64, most: u64) -> Result<Option<(Entry, u128)>> {
     let object = name::manifest(version);
-    let Some(bytes) = store.get_limited(&object, MAX_MANIFEST).await? else {
+    let Some(bytes) = store.get_limited(&object, most).await? else {
         return Ok(None);
     };
     Ok(Some((Entry::decode(&object, &bytes)?, Entry::hash(&bytes))))

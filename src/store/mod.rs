@@ -25,6 +25,7 @@ pub(crate) mod loopback;
 pub(crate) mod scripted;
 
 pub use compute::compute;
+pub(crate) use explain::redacted;
 pub(crate) use location::{Place, absolute, display_safe};
 pub(crate) use remote::bare_tag;
 pub use upload::Upload;

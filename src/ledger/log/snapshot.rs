@@ -5,7 +5,7 @@
 
 use super::{Ledger, MAX_TABLE, Patience, newest_checkpoint, read_entry, store_of};
 use crate::error::{Error, Result};
-use crate::ledger::entry::Entry;
+use crate::ledger::entry::{Entry, MAX_MANIFEST};
 use crate::ledger::name;
 use crate::ledger::state::{Applied, State};
 use crate::ledger::table::TableIdentity;
@@ -49,7 +49,7 @@ impl Ledger {
         let mut ledger = Self { store, identity, state, patience: Patience::default() };
         while ledger.state.entries <= version {
             let next = ledger.state.entries;
-            let Some((entry, hash)) = read_entry(&ledger.store, next).await? else {
+            let Some((entry, hash)) = read_entry(&ledger.store, next, MAX_MANIFEST).await? else {
                 let newest = next.saturating_sub(1);
                 return Err(Error::Refused(format!(
                     "version {version} does not exist: the newest is {newest}"
