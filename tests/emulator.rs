@@ -1,7 +1,9 @@
 //! The same promises on an S3 and on an Azure emulator. `DEDUPE_TEST_S3` and `DEDUPE_TEST_AZURE` are a bucket's and
 //! a container's URL (`.ci/emulators/with_emulators` sets them, and what leads there); without them nothing is tested.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 use bytes::Bytes;
 use dedupe::ingest::ingest;
@@ -11,6 +13,7 @@ use dedupe::report::{IngestReport, Progress};
 use dedupe::store::certify::{Certifier, Extent};
 use dedupe::store::{Put, Store};
 use dedupe::upkeep::compact::compact;
+use dedupe::upkeep::vacuum::{VacuumOptions, vacuum};
 use dedupe::upkeep::verify::{VerifyOptions, verify};
 
 /// A fresh folder in the bucket or container that `variable` names.
@@ -190,4 +193,26 @@ async fn table_is_exact(url: &str) {
     assert_eq!(compact(&mut ledger, 64 * MIB).await.unwrap().runs_after, 1);
     let report = verify(&ledger, &VerifyOptions::default()).await.unwrap();
     assert_eq!((report.problems, report.rows, report.tokens), (Vec::new(), 1800, 1800));
+    vacuum_leaves_what_is_live(&mut ledger).await;
+}
+
+async fn vacuum_leaves_what_is_live(ledger: &mut Ledger) {
+    let store = ledger.store().clone();
+    let litter = format!("data/{:020}-{}-0.parquet", ledger.state().entries, "0f".repeat(16));
+    store.put(&litter, "left behind".into()).await.unwrap();
+    let mut options = VacuumOptions::default();
+    let kept = vacuum(ledger, &options).await.unwrap();
+    assert_eq!((kept.version, kept.names.len()), (None, 0));
+    options.grace = Duration::ZERO;
+    let report = vacuum(ledger, &options).await.unwrap();
+    assert_eq!(report.version, Some(ledger.version()));
+    assert!(report.names.contains(&litter), "{report:?}");
+    assert_eq!(vacuum(ledger, &options).await.unwrap().names, Vec::<String>::new());
+    let live: BTreeSet<&String> = ledger.state().files.keys().chain(ledger.state().runs.keys()).collect();
+    let mut found = store.list("data").await.unwrap();
+    found.extend(store.list("_dedupe/tokens").await.unwrap());
+    assert_eq!(found.iter().map(|object| &object.name).collect::<BTreeSet<_>>(), live);
+    assert_eq!(store.list("_dedupe/session").await.unwrap(), []);
+    let report = verify(ledger, &VerifyOptions::default()).await.unwrap();
+    assert_eq!((report.problems, report.rows), (Vec::new(), 1800));
 }

@@ -77,7 +77,7 @@ pub async fn ingest(
             Ok(None) => info!("another writer created the table meanwhile: starting over on it"),
             // A vacuum took this run for dead. What it staged is lost, and nothing of its input.
             Err(error @ (Error::Fenced { .. } | Error::SnapshotExpired { .. }))
-                if restarts < RESTARTS && !reads_stdin(&files) =>
+                if restarts < RESTARTS && stdin.as_ref().is_none_or(plan::Head::is_readable) =>
             {
                 restarts += 1;
                 warn!("starting over by itself: {error}");
