@@ -1,7 +1,5 @@
 //! `dedupe doctor URL_OR_TABLE`: whether a store can be trusted, and what ails a table.
 
-use std::pin::pin;
-
 use serde::Serialize;
 
 use super::exit::Exit;
@@ -12,7 +10,7 @@ use crate::clock::Stopwatch;
 use crate::error::{Error, Result};
 use crate::store::Store;
 use crate::store::certify::{Answer, Certificate, Certifier, Extent, Latency};
-use crate::upkeep::doctor::{Diagnosis, Health, examine};
+use crate::upkeep::doctor::{Diagnosis, Health, Problem, examine};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -85,25 +83,25 @@ pub(super) async fn run(args: Args, context: &Context, out: &mut Out) -> Result<
 async fn certify(args: &Args, context: &Context, diagnosis: &mut Diagnosis) -> Result<Certificate> {
     let clients: Result<Vec<Store>> =
         (0..args.clients).map(|_| Store::open(&args.location, &context.store_options)).collect();
-    let certifier = Certifier::new(clients?, Extent { rounds: args.rounds.into(), ..Extent::FULL })?;
-    let certificate = {
-        let run = pin!(async { Ok::<_, Error>(certifier.run().await) });
-        context.interrupts.stop_before_commit(&context.progress, run).await
-    };
+    let mut certifier = Certifier::new(clients?, Extent { rounds: args.rounds.into(), ..Extent::FULL })?;
+    certifier.stop_with(&context.progress);
+    let certificate = certifier.run().await;
     let left = certifier.clean_up().await;
-    if let (Some(first), Ok(certificate)) = (left.first(), &certificate) {
-        // Where nothing could be written either, there is nothing that stayed behind.
-        if certificate.findings.iter().any(|finding| finding.answer != Answer::NotChecked) {
-            diagnosis.problems.push(crate::upkeep::doctor::Problem {
-                what: format!(
-                    "{} could not be deleted again: {first}",
-                    render::count(left.len() as u64, "probe")
-                ),
-                advice: "delete them by hand, or let this client delete under _dedupe/".into(),
-            });
-        }
+    if context.progress.is_cancelled() {
+        return Err(Error::Interrupted);
     }
-    certificate
+    // Where nothing could be written, nothing stayed behind either.
+    let wrote = certificate.findings.iter().any(|finding| finding.answer != Answer::NotChecked);
+    if let Some(first) = left.first().filter(|_| wrote) {
+        diagnosis.problems.push(Problem {
+            what: format!(
+                "{} could not be deleted again: {first}",
+                render::count(left.len() as u64, "probe")
+            ),
+            advice: "delete them by hand, or let this client delete under _dedupe/".into(),
+        });
+    }
+    Ok(certificate)
 }
 
 fn text(reply: &Reply) -> String {

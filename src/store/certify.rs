@@ -12,6 +12,7 @@ mod tests;
 
 use super::{Inner, Store};
 use crate::error::{Error, Result};
+use crate::report::Progress;
 use futures::stream::{self, StreamExt};
 use serde::Serialize;
 use std::{
@@ -136,6 +137,8 @@ pub struct Certifier {
     /// What may exist there.
     written: Mutex<BTreeSet<String>>,
     times: Mutex<checks::Times>,
+    /// Says when to stop.
+    progress: Progress,
     /// Local folders that did not exist before, the innermost first.
     folders: Vec<PathBuf>,
 }
@@ -231,8 +234,15 @@ impl Certifier {
             folder,
             written: Mutex::default(),
             times: Mutex::default(),
+            progress: Progress::default(),
             folders,
         })
+    }
+
+    /// Stops between two rounds once `progress` is cancelled. To drop [`run`](Self::run) half-way is possible too, but
+    /// what is under way then may land after everything was cleaned up.
+    pub fn stop_with(&mut self, progress: &Progress) {
+        self.progress = progress.clone();
     }
 
     /// Checks everything. Call [`clean_up`](Self::clean_up) afterwards, also if this was dropped half-way.

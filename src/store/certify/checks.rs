@@ -119,6 +119,10 @@ fn latency(times: &mut [f64]) -> Latency {
 }
 
 impl Certifier {
+    fn go_on(&self) -> Result<()> {
+        if self.progress.is_cancelled() { Err(Error::Interrupted) } else { Ok(()) }
+    }
+
     /// A name that was never used, and will be cleaned up.
     fn name(&self) -> String {
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
@@ -197,6 +201,7 @@ impl Certifier {
     }
 
     async fn create_twice(&self) -> Result<(Conditions, Outcome)> {
+        self.go_on()?;
         let (first, second) = (Bytes::from_static(b"first"), Bytes::from_static(b"second"));
         let name = match self.create(&first).await? {
             Ok(name) => name,
@@ -261,11 +266,12 @@ impl Certifier {
     }
 
     async fn race(&self) -> Result<Outcome> {
-        race::races(&self.clients, self.extent.rounds, || self.name()).await
+        race::races(&self.clients, self.extent.rounds, || self.go_on().map(|()| self.name())).await
     }
 
     async fn read_after_write(&self, conditional: bool) -> Result<Outcome> {
         for round in 0..self.extent.rounds {
+            self.go_on()?;
             let (name, bytes) = (self.name(), Bytes::from(format!("round {round}")));
             // Whoever has just seen that it is absent must not go on believing it.
             for client in self.clients.iter().take(3) {
@@ -297,6 +303,7 @@ impl Certifier {
 
     async fn read_after_delete(&self, conditional: bool) -> Result<Outcome> {
         for _ in 0..self.extent.rounds {
+            self.go_on()?;
             let name = self.name();
             self.write(&name, &Bytes::from_static(b"to be deleted"), conditional).await?;
             let _ = self.get(&name).await?;
@@ -313,6 +320,7 @@ impl Certifier {
     async fn create_after_delete(&self) -> Result<Outcome> {
         let bytes = [Bytes::from_static(b"before"), Bytes::from_static(b"and after")];
         for _ in 0..self.extent.rounds {
+            self.go_on()?;
             let name = match self.create(&bytes[0]).await? {
                 Ok(name) => name,
                 Err((_, why)) => return Ok(Broken(why)),
@@ -335,6 +343,7 @@ impl Certifier {
 
     async fn list_after_write(&self, conditional: bool) -> Result<Outcome> {
         for round in 0..self.extent.rounds {
+            self.go_on()?;
             let (name, bytes) = (self.name(), Bytes::from("x".repeat(round + 1)));
             if self.list(&name).await?.is_some() {
                 return Ok(Broken("a listing shows an object that was never written".into()));
@@ -355,6 +364,7 @@ impl Certifier {
 
     async fn list_after_delete(&self, conditional: bool) -> Result<Outcome> {
         for _ in 0..self.extent.rounds {
+            self.go_on()?;
             let name = self.name();
             self.write(&name, &Bytes::from_static(b"to be deleted"), conditional).await?;
             let _ = self.list(&name).await?;
@@ -367,6 +377,7 @@ impl Certifier {
     }
 
     async fn ranges(&self, conditional: bool) -> Result<Outcome> {
+        self.go_on()?;
         let name = self.name();
         let whole = pattern(100_003);
         let size = whole.len() as u64;
@@ -398,6 +409,7 @@ impl Certifier {
         let whole = pattern(LARGE);
         let mut upload = self.client.create(&name).await?;
         for piece in whole.chunks(1 << 20) {
+            self.go_on()?;
             upload.write(whole.slice_ref(piece)).await?;
         }
         if self.client.head(&name).await?.is_some() {

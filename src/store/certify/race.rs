@@ -89,13 +89,13 @@ pub(super) fn judge(told: &[Told], read: &[Option<Bytes>], large: bool) -> Race 
 pub(super) async fn races(
     clients: &[Store],
     rounds: usize,
-    mut name: impl FnMut() -> String,
+    mut name: impl FnMut() -> Result<String>,
 ) -> Result<Outcome> {
     let (mut unclear, mut run_again) = (0, 0);
     for round in 0..rounds {
         loop {
             let large = round % 2 == 1;
-            let (told, read) = run(clients, &name(), large).await?;
+            let (told, read) = run(clients, &name()?, large).await?;
             match judge(&told, &read, large) {
                 Race::Fair { unclear: more } => unclear += more,
                 Race::Void if run_again < rounds + 3 => {
