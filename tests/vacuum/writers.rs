@@ -260,3 +260,72 @@ async fn an_ingest_that_was_fenced_off_starts_over_by_itself() {
     }
     panic!("in no attempt did the fence come in time");
 }
+
+/// SplitMix64.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, below: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (z ^ (z >> 31)) % below
+    }
+}
+
+/// Whatever the store's clock does: whoever is told "committed" has his rows in the table, each key is there once, and a
+/// reader finds all of his version or is told that it expired.
+#[tokio::test(start_paused = true)]
+async fn clocks_that_jump_or_stand_still_make_a_vacuum_rude_or_idle_and_never_wrong() {
+    let (mut rude, mut expired, mut fences) = (0, 0, 0);
+    for seed in 0..24 {
+        let world = World::new().await;
+        let place = &world.place;
+        let mut dice = Dice(seed);
+        let (mut at_work, mut readers) = (Vec::new(), vec![place.ledger().await]);
+        let mut committed = std::collections::BTreeSet::new();
+        for _ in 0..40 {
+            match dice.roll(7) {
+                0 | 1 => {
+                    let first = dice.roll(20) * 100;
+                    let mut writer = place.writer().await;
+                    writer.feed(&rows(first..first + 300, 1)).await;
+                    at_work.push((writer, first));
+                }
+                2 if !at_work.is_empty() => {
+                    let (writer, first) = at_work.swap_remove(dice.roll(at_work.len() as u64) as usize);
+                    match writer.try_commit().await {
+                        Ok(_) => committed.extend((first..first + 300).map(|i| format!("key-{i}"))),
+                        Err(error) => {
+                            fenced(&error);
+                            rude += 1;
+                        }
+                    }
+                }
+                3 => compacted(place).await,
+                4 => fences += u64::from(vacuumed(place, dice.roll(2) * 3600).await.version.is_some()),
+                5 => readers.push(place.ledger().await),
+                // A third of the worlds have a clock that stands still.
+                _ if seed % 3 != 0 => world.clock.pass(dice.roll(20 * DAY as u64) as i64 - 8 * DAY),
+                _ => tokio::time::sleep(Duration::from_secs(dice.roll(90))).await,
+            }
+        }
+        for reader in &readers {
+            match verify(reader, &VerifyOptions::default()).await {
+                Ok(report) => assert_eq!(report.problems, Vec::<String>::new(), "seed {seed}"),
+                Err(Error::SnapshotExpired { .. }) => expired += 1,
+                Err(error) => panic!("seed {seed}: {error}"),
+            }
+        }
+        let keys = place.keys().await;
+        assert_eq!(keys.iter().collect::<std::collections::BTreeSet<_>>().len(), keys.len(), "seed {seed}");
+        assert_eq!(keys.into_iter().collect::<std::collections::BTreeSet<_>>(), committed, "seed {seed}");
+        drop(at_work);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        world.clock.pass(100 * DAY);
+        vacuumed(place, 0).await;
+        is_clean(place).await;
+    }
+    assert!(rude > 1 && expired > 5 && fences > 10, "{rude} {expired} {fences}");
+}
