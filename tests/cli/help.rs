@@ -46,7 +46,7 @@ fn every_command_has_help_with_an_example_and_the_defaults() {
         assert!(ended.out.contains("Examples:") && ended.out.contains("--store-option"), "{}", ended.out);
     }
     let ingest = scene.run(&["ingest", "--help"]).out;
-    for default in ["256MB", "1048576", "64MiB", "quarantine", "siphash-2-4-128", "at most 1GiB"] {
+    for default in ["256MB", "1048576", "16MiB", "quarantine", "siphash-2-4-128", "at most 1GiB"] {
         assert!(ingest.contains(default), "{default}: {ingest}");
     }
 }
