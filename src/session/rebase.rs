@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use arrow::array::BooleanBufferBuilder;
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use super::Session;
 use super::commit::{Committed, refused};
 use super::file::Stats;
@@ -22,12 +24,15 @@ use crate::runs::{Budget, OpenRun, Scan, Tokens};
 use crate::schema;
 use crate::source::input::Input;
 use crate::source::parquet::{ParquetFile, RowGroup};
-use crate::store::compute;
+use crate::store::{Store, compute};
 use crate::token::{BoundKey, Token, TokenSum};
 use crate::verdict::Verdict;
 
 /// Rows of key columns decoded at a time.
 const KEY_BATCH: usize = 8192;
+
+/// Data files up to this many bytes are read whole.
+const READ_WHOLE: u64 = 16 << 20;
 
 /// Everything a session has staged.
 #[derive(Debug)]
@@ -180,7 +185,7 @@ impl Session {
         let mut kept = Vec::new();
         let mut gone: BTreeMap<u32, u64> = BTreeMap::new();
         for file in std::mem::take(&mut staged.files) {
-            let input = Input::of_object(&store, &file.name, file.bytes)?;
+            let input = staged_file(&store, &file, self.memory / 8).await?;
             let url = file.name.clone();
             let parquet = compute(move || ParquetFile::open(input, &url)).await?;
             let key = spec.bind(parquet.schema(), &file.name)?;
@@ -222,6 +227,20 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// A data file that was staged, to be read again. One that is small, or fits into `memory`, comes from a bucket in one request, and
+/// then its checksum tells whether it came whole.
+async fn staged_file(store: &Store, file: &DataFile, memory: u64) -> Result<Input> {
+    if store.local_path("").is_some() || file.bytes > memory.clamp(1 << 20, READ_WHOLE) {
+        return Input::of_object(store, &file.name, file.bytes);
+    }
+    let bytes = store.get_limited(&file.name, file.bytes).await?;
+    let bytes = bytes.ok_or_else(|| Error::corrupt(&file.name, "it was staged, and is absent"))?;
+    if format!("{:016x}", xxh3_64(&bytes)) != file.check {
+        return Err(Error::corrupt(&file.name, "what was read of it is not what was staged"));
+    }
+    Ok(Input::held(&store.location_of(&file.name), bytes))
 }
 
 /// Which rows of a staged row group stay.
