@@ -80,7 +80,10 @@ fn nothing_is_lost_and_nothing_doubled_in_any_history() {
         let at = class as usize;
         let histories_with = all.iter().filter(|outcome| outcome.fired[at] > 0).count() as u64;
         let times: u64 = all.iter().map(|outcome| outcome.fired[at]).sum();
-        println!("{class:?}: in {:.1} % of histories, {times} times", histories_with as f64 * 100.0 / histories as f64);
+        println!(
+            "{class:?}: in {:.1} % of histories, {times} times",
+            histories_with as f64 * 100.0 / histories as f64
+        );
         assert!(histories < 100 || histories_with * 10 >= histories * 3, "{class:?} fires too seldom");
     }
     assert!(all.iter().all(|outcome| outcome.calls >= 200));
@@ -91,5 +94,41 @@ fn the_same_seed_is_the_same_history() {
     for seed in 0..100 {
         let (one, other) = (play(seed, Bug::None, false), play(seed, Bug::None, false));
         assert_eq!((one.hash, one.calls, one.fired), (other.hash, other.calls, other.fired), "seed {seed}");
+    }
+}
+
+/// Each mistake, and what finds it.
+const PLANTED: [Bug; 17] = [
+    Bug::SkipRefilter,
+    Bug::StaleFilter,
+    Bug::SkipFence,
+    Bug::NextVersion,
+    Bug::TimeoutMeansDone,
+    Bug::AbsentMeansDone,
+    Bug::AbsentMeansFailed,
+    Bug::ExistsMeansFailed,
+    Bug::CleanUpOnConflict,
+    Bug::CleanUpWhenAbsent,
+    Bug::CompactUnchecked,
+    Bug::VacuumByAge,
+    Bug::VacuumBeforeFence,
+    Bug::VacuumByCheckpoint,
+    Bug::HintAsTruth,
+    Bug::ConditionIgnored,
+    Bug::NoSync,
+];
+
+#[test]
+fn every_planted_mistake_is_found_within_a_thousand_seeds() {
+    let sound = play_all(0, asked("DEDUPE_SIM_BY_HAND").unwrap_or(300), Bug::ByHand);
+    if let Some(bad) = sound.iter().find(|outcome| !outcome.problems.is_empty()) {
+        panic!("without a mistake, seed {}: {:?}", bad.seed, bad.problems);
+    }
+    for bug in PLANTED {
+        let all = play_all(0, 1_000, bug);
+        let Some(found) = all.iter().find(|outcome| !outcome.problems.is_empty()) else {
+            panic!("nobody noticed {bug:?}");
+        };
+        println!("{bug:?}: seed {}, {}", found.seed, found.problems[0]);
     }
 }

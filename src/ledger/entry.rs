@@ -470,7 +470,11 @@ mod tests {
             ingest.schema = Some(SchemaChange { base: 0, schema: schema.clone() });
             let entry = entry.encode().unwrap();
             let state = State { entries: 1, schema: Some(schema), ..State::default() };
-            (Entry::decode("x", &entry).unwrap().encode().unwrap(), entry, checkpoint::encode(0, &state).unwrap())
+            (
+                Entry::decode("x", &entry).unwrap().encode().unwrap(),
+                entry,
+                checkpoint::encode(0, &state).unwrap(),
+            )
         };
         let first = bytes(schema());
         assert_eq!(first.0, first.1);

@@ -91,7 +91,8 @@ impl RemoteUpload {
 
     async fn send_part(&mut self) -> Result<()> {
         if self.parts == MAX_PARTS {
-            let reason = format!("an object may have at most {} GiB", (MAX_PARTS * self.store.part_size) >> 30);
+            let reason =
+                format!("an object may have at most {} GiB", (MAX_PARTS * self.store.part_size) >> 30);
             return Err(Error::store("write", self.store.url_of(&self.name), reason));
         }
         let payload = PutPayload::from_iter(std::mem::take(&mut self.gathered));

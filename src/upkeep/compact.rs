@@ -103,6 +103,10 @@ async fn compact_by(
                     debug!("another compaction was first: {name} is no longer live");
                     break false;
                 }
+                Proposal::Void(Void::BelowFloor(name)) => {
+                    debug!("a vacuum ran meanwhile, and {name} may be gone: merging anew");
+                    break false;
+                }
                 Proposal::Void(void) => {
                     return Err(Error::Refused(format!("the compaction is void: {void}")));
                 }

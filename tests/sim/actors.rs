@@ -33,7 +33,12 @@ use super::rng::Rng;
 use super::store::{Client, Life, World};
 
 thread_local! {
-    static ACTING: Cell<usize> = const { Cell::new(0) };
+    static ACTING: Cell<usize> = const { Cell::new(usize::MAX) };
+}
+
+/// Nobody acts.
+pub fn rest() {
+    ACTING.set(usize::MAX);
 }
 
 /// Whose step this is.
@@ -276,7 +281,11 @@ pub async fn compactor(scene: Scene) {
         let act = async |store: Store| {
             let mut ledger = opened(store).await?;
             byhand::compact_with(&scene, &mut ledger).await?;
-            if all { compact(&mut ledger, memory).await? } else { compact_if_due(&mut ledger, memory).await? };
+            if all {
+                compact(&mut ledger, memory).await?
+            } else {
+                compact_if_due(&mut ledger, memory).await?
+            };
             let (name, bytes) = checkpoint::encode(ledger.version(), ledger.state())?;
             let _ = ledger.store().put_once(&name, bytes).await;
             Ok(())

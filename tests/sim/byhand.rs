@@ -149,7 +149,8 @@ async fn stage(
 ) -> Result<Staged> {
     let blind = if scene.bug == Bug::StaleFilter { 4 } else { 0 };
     let mut known = keys_of(scene, store, ledger.state(), blind).await?;
-    let (mut rows, mut accounting, mut replays, mut origin) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut rows, mut accounting, mut replays, mut origin) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (number, source) in (0..).zip(&batch.sources) {
         let seen = source.id.and_then(|id| ledger.state().sources.get(&id)).map(|seen| seen.version);
         let (mut counts, before) = (Accounting::default(), rows.len());
@@ -243,8 +244,7 @@ pub async fn compact_with(scene: &Scene, ledger: &mut Ledger) -> Result<()> {
     }
     let (store, by) = (ledger.store().clone(), Proposer::new()?);
     let mut namer = Namer::new(&by.session, ledger.state().entries);
-    let inputs: Vec<DataFile> =
-        ledger.state().files.values().take(4).map(|file| file.item.clone()).collect();
+    let inputs: Vec<DataFile> = ledger.state().files.values().take(4).map(|file| file.item.clone()).collect();
     let mut rows = Vec::new();
     for file in &inputs {
         rows.extend(rows_of(scene, &store, file).await?.iter().copied());

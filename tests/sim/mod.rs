@@ -79,7 +79,12 @@ impl Bug {
         use Bug::*;
         !matches!(
             self,
-            None | VacuumByAge | VacuumBeforeFence | VacuumByCheckpoint | HintAsTruth | ConditionIgnored | NoSync
+            None | VacuumByAge
+                | VacuumBeforeFence
+                | VacuumByCheckpoint
+                | HintAsTruth
+                | ConditionIgnored
+                | NoSync
         )
     }
 }
@@ -131,8 +136,10 @@ async fn history(seed: u64, bug: Bug, keep_lines: bool) -> Outcome {
             None => now,
         }
     });
+    actors::rest();
     create(&world, &plan).await;
-    let scene = Scene { world: Arc::clone(&world), plan: Arc::clone(&plan), record: Arc::default(), bug, seed };
+    let scene =
+        Scene { world: Arc::clone(&world), plan: Arc::clone(&plan), record: Arc::default(), bug, seed };
     let done = Arc::new(AtomicUsize::new(0));
     let mut tasks = vec![
         tokio::spawn(actors::compactor(scene.clone())),
@@ -151,6 +158,7 @@ async fn history(seed: u64, bug: Bug, keep_lines: bool) -> Outcome {
             scene.record().problems.push(format!("an actor panicked: {error}"));
         }
     }
+    actors::rest();
     let seconds = world.now() / 1000;
     world.heal();
     world.settle();
@@ -159,7 +167,17 @@ async fn history(seed: u64, bug: Bug, keep_lines: bool) -> Outcome {
     let (mut hash, mut lines) = (0, Vec::new());
     world.trace(|trace| (hash, lines) = (trace.hash(), trace.take_lines()));
     let versions = world.names().iter().filter(|name| name.contains("/ledger/")).count() as u64;
-    Outcome { seed, problems, hash, calls: world.calls(), seconds, fired: world.fired(), lines, versions, attempts }
+    Outcome {
+        seed,
+        problems,
+        hash,
+        calls: world.calls(),
+        seconds,
+        fired: world.fired(),
+        lines,
+        versions,
+        attempts,
+    }
 }
 
 /// The table, before anything goes wrong.

@@ -85,6 +85,8 @@ struct Plain {
     batches: HashMap<String, u64>,
     /// By version, what a reader sees.
     seen: BTreeMap<u64, Snapshot>,
+    /// By version, its accounting.
+    rows: HashMap<u64, Accounting>,
     /// By attempt, the version that holds it.
     stands: HashMap<u64, u64>,
     problems: Vec<String>,
@@ -92,6 +94,7 @@ struct Plain {
 
 impl Plain {
     fn accept(&mut self, version: u64, ingest: &Ingest, plan: &Plan, record: &Record) {
+        self.rows.insert(version, ingest.rows);
         let attempt: Option<u64> = ingest.sources.first().and_then(|s| s.modified.as_ref()?.parse().ok());
         let Some(attempt) = attempt.filter(|attempt| (*attempt as usize) < record.attempts.len()) else {
             return self.problems.push(format!("version {version} is of nobody"));
@@ -199,8 +202,13 @@ fn judge_acks(scene: &Scene, record: &Record, plain: &Plain, problems: &mut Vec<
                 acked.insert(*number);
                 let theirs = batch.id.as_ref().and_then(|(id, _)| plain.batches.get(id)).copied();
                 let right = if ack.replayed { theirs } else { stands };
+                if ack.rows.is_some_and(|rows| plain.rows.get(&ack.version) != Some(&rows)) {
+                    problems
+                        .push(format!("batch {number} was told {ack:?}, which is not what its version says"));
+                }
                 if right != Some(ack.version) {
-                    problems.push(format!("batch {number} was reported as done in {ack:?}: it is in {right:?}"));
+                    problems
+                        .push(format!("batch {number} was reported as done in {ack:?}: it is in {right:?}"));
                 }
                 for (key, _) in batch.sources.iter().flat_map(|source| source.rows()) {
                     if let Some(key) = key
@@ -277,7 +285,7 @@ async fn judge_table(scene: &Scene, state: &State, problems: &mut Vec<String>) {
         let mut ledger = Ledger::open(store).await?.ok_or_else(|| dedupe::Error::Usage("no table".into()))?;
         super::byhand::last_vacuum(&mut ledger).await?;
         let report = verify(&ledger, &VerifyOptions::default()).await?;
-        dedupe::Result::Ok((report, ledger.state().clone()))
+        dedupe::error::Result::<_>::Ok((report, ledger.state().clone()))
     };
     let (report, after) = match swept.await {
         Ok(swept) => swept,

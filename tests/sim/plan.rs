@@ -129,7 +129,13 @@ impl Plan {
     }
 }
 
-fn source(rng: &mut Rng, writer: u64, keys: u64, number: &mut i64, all: &mut Vec<Arc<Source>>) -> Arc<Source> {
+fn source(
+    rng: &mut Rng,
+    writer: u64,
+    keys: u64,
+    number: &mut i64,
+    all: &mut Vec<Arc<Source>>,
+) -> Arc<Source> {
     let shared = rng.from(100, 900);
     let mut row = |rng: &mut Rng| {
         *number += 1;
@@ -158,7 +164,8 @@ pub fn schema(wide: bool) -> Schema {
         Field::new("p", DataType::Int64, true),
     ];
     if wide {
-        let metadata = ["unit", "owner", "origin", "since"].map(|name| (name.to_owned(), format!("the {name}")));
+        let metadata =
+            ["unit", "owner", "origin", "since"].map(|name| (name.to_owned(), format!("the {name}")));
         fields.push(Field::new("x", DataType::Int64, true).with_metadata(metadata.into()));
     }
     Schema::new(fields)

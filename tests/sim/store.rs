@@ -18,7 +18,8 @@ use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
     Attributes, CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload,
-    ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
+    ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    UploadPart,
 };
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::Instant;
@@ -203,10 +204,6 @@ impl World {
         self.lock().mood = 0;
     }
 
-    pub fn is_healed(&self) -> bool {
-        self.lock().mood == 0
-    }
-
     /// Of everything under way, some is done now, the rest never.
     pub fn settle(&self) {
         let now = self.now();
@@ -274,7 +271,11 @@ impl Inner {
             // Mostly a while, sometimes as if the machine had slept.
             let most = if self.rng.chance(200) { 60_000 } else { 1_500 };
             let while_ms = self.rng.from(50, most);
-            if self.rng.chance(700) { fate.arrives += while_ms } else { fate.answered += while_ms }
+            if self.rng.chance(700) {
+                fate.arrives += while_ms
+            } else {
+                fate.answered += while_ms
+            }
             self.fire(Class::Delay);
         }
         if self.strikes(2) {
@@ -593,7 +594,9 @@ impl Client {
                     (Err(broken("500")), "500", 0)
                 }
                 fault => match see(&mut inner, fault) {
-                    Ok((seen, content)) => (Ok(seen), if fault.is_some() { "broken" } else { "seen" }, content),
+                    Ok((seen, content)) => {
+                        (Ok(seen), if fault.is_some() { "broken" } else { "seen" }, content)
+                    }
                     Err(error) => (Err(error), "absent", 0),
                 },
             }
@@ -645,7 +648,8 @@ impl Inner {
     }
 
     fn list(&mut self, prefix: &str, fault: Option<Class>) -> Result<(Vec<ObjectMeta>, u64)> {
-        let within = |name: &str| prefix.is_empty() || name.strip_prefix(prefix).is_some_and(|n| n.starts_with('/'));
+        let within =
+            |name: &str| prefix.is_empty() || name.strip_prefix(prefix).is_some_and(|n| n.starts_with('/'));
         let mut shown: BTreeMap<String, Object> = self
             .objects
             .iter()
@@ -772,7 +776,7 @@ impl ObjectStore for Client {
         let (client, prefix) = (self.clone(), prefix.map_or_else(String::new, ToString::to_string));
         stream::once(async move {
             let listed = client.ask(Call::List, &prefix, |inner, fault| inner.list(&prefix, fault)).await?;
-            Ok(stream::iter(listed.into_iter().map(Ok)))
+            Ok::<_, Error>(stream::iter(listed.into_iter().map(Ok)))
         })
         .try_flatten()
         .boxed()
