@@ -83,6 +83,8 @@ impl From<&Error> for Exit {
             | Error::Refused(_)
             | Error::Store { .. }
             | Error::Corrupt { .. }
+            | Error::Fenced { .. }
+            | Error::SnapshotExpired { .. }
             | Error::Internal(_) => Self::Failed,
         }
     }
@@ -103,6 +105,8 @@ pub(super) fn kind(error: &Error) -> &'static str {
         Error::Store { .. } => "store",
         Error::Corrupt { .. } => "corrupt",
         Error::Unknown { .. } => "unknown",
+        Error::Fenced { .. } => "fenced",
+        Error::SnapshotExpired { .. } => "expired",
         Error::Interrupted => "interrupted",
         Error::Internal(_) => "internal",
     }

@@ -19,6 +19,8 @@ pub const TOKENS: &str = "_dedupe/tokens";
 pub const QUARANTINE: &str = "_dedupe/quarantine";
 /// The folder of the leases of live writers.
 pub const SESSIONS: &str = "_dedupe/session";
+/// What the name of an object begins with that a probe of the store writes, and deletes again.
+pub const PROBE: &str = "_dedupe/probe-";
 /// The folder of the deduplicated rows.
 pub const DATA: &str = "data";
 
