@@ -5,6 +5,10 @@
 //! safety rests on a lease:** one that is lost, late, forged or absent makes a vacuum less polite, or holds it back, and
 //! nothing else. Whether a lease is alive is judged by the store's own times.
 
+mod held;
+
+pub(crate) use held::{Held, taken_back};
+
 use chrono::{DateTime, Duration, Utc};
 use serde::{Deserialize, Serialize};
 

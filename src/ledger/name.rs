@@ -97,6 +97,11 @@ impl Namer {
         self.stage = self.stage.max(entries);
     }
 
+    /// The stage that names say now.
+    pub fn stage(&self) -> u64 {
+        self.stage
+    }
+
     /// A new name in `folder`, with `extension`.
     pub fn next(&mut self, folder: &str, extension: &str) -> String {
         let name = StagedName {

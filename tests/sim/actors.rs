@@ -17,12 +17,13 @@ use dedupe::ledger::Ledger;
 use dedupe::ledger::checkpoint;
 use dedupe::ledger::entry::{self, SourceUse};
 use dedupe::session::{Chunk, QuarantinedRow, Rows, Session, SessionOptions};
-use dedupe::sink::SinkOptions;
+use dedupe::sink::{CompressionChoice, SinkOptions};
 use dedupe::store::Store;
 use dedupe::upkeep::compact::{compact, compact_if_due};
 use dedupe::verdict::Accounting;
 use dedupe::workers::Workers;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::basic::Compression;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Bug;
@@ -136,6 +137,7 @@ impl Scene {
             Error::Store { .. } | Error::Unknown { .. } => true,
             Error::Corrupt { .. } | Error::Input { .. } => life.broken_reads.load(Ordering::Relaxed) > 0,
             Error::Refused(why) => why.contains("came too late"),
+            Error::Fenced { .. } => true,
             _ => false,
         };
         self.world.note((actor, life.number), "fails", &error.to_string());
@@ -252,7 +254,9 @@ pub fn workers() -> Workers {
 
 fn options(scene: &Scene, batch: &Batch) -> SessionOptions {
     let batch = batch.id.clone().map(|(id, digest)| entry::Batch { id, digest });
-    let sink = SinkOptions { target_file_size: 1, row_group_rows: 10, ..SinkOptions::default() };
+    // Many small files, quickly made.
+    let compression = CompressionChoice::Codec(Compression::UNCOMPRESSED);
+    let sink = SinkOptions { target_file_size: 1, row_group_rows: 10, compression, ..SinkOptions::default() };
     SessionOptions { null_key: None, sink, memory: scene.plan.memory, dry_run: false, batch }
 }
 
@@ -301,7 +305,8 @@ pub async fn vacuum(scene: Scene) {
     let mut rng = Rng::new(scene.seed, 60);
     for life in 0..rng.from(2, 6) {
         pause(&mut rng, 9_000).await;
-        let act = async |store: Store| byhand::vacuum(&scene, &mut opened(store).await?).await;
+        let grace = Duration::from_millis([0, 500, 5_000][rng.below(3) as usize]);
+        let act = async |store: Store| byhand::vacuum(&scene, &mut opened(store).await?, grace).await;
         if let Lived::Finished(Err(error), life) = scene.live(VACUUM, life, act).await {
             scene.complain(VACUUM, &life, &error);
         }
@@ -312,7 +317,7 @@ pub async fn vacuum(scene: Scene) {
 pub async fn reader(scene: Scene, done: Arc<std::sync::atomic::AtomicUsize>) {
     let mut rng = Rng::new(scene.seed, 70);
     for life in 0.. {
-        pause(&mut rng, 6_000).await;
+        pause(&mut rng, 15_000).await;
         let finished = done.load(Ordering::Relaxed) == scene.plan.writers.len();
         let probing = rng.chance(300);
         let keys: Vec<u64> = (0..12).map(|_| rng.below(scene.plan.keys * 2)).collect();

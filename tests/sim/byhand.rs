@@ -15,6 +15,7 @@ use dedupe::ledger::state::Void;
 use dedupe::ledger::{Body, Entry, Ledger, State};
 use dedupe::store::{Listed, Put, Store};
 use dedupe::token::{TokenSpec, TokenSum};
+use dedupe::upkeep::vacuum::{self, VacuumOptions};
 use dedupe::verdict::Accounting;
 use parquet::arrow::ArrowWriter;
 use xxhash_rust::xxh3::xxh3_64;
@@ -273,8 +274,15 @@ pub async fn compact_with(scene: &Scene, ledger: &mut Ledger) -> Result<()> {
     }
 }
 
-/// A vacuum as the design has it, or with a mistake.
-pub async fn vacuum(scene: &Scene, ledger: &mut Ledger) -> Result<()> {
+/// A vacuum as it is shipped, or one made by hand, as the design has it or with a mistake.
+pub async fn vacuum(scene: &Scene, ledger: &mut Ledger, grace: Duration) -> Result<()> {
+    use Bug::{VacuumBeforeFence, VacuumByAge, VacuumByCheckpoint};
+    let by_hand = scene.bug.is_by_hand() || [VacuumBeforeFence, VacuumByAge, VacuumByCheckpoint].contains(&scene.bug);
+    if !by_hand {
+        let mut options = VacuumOptions::default();
+        options.grace = grace;
+        return vacuum::vacuum(ledger, &options).await.map(drop);
+    }
     compact_with(scene, ledger).await?;
     let before = ledger.state().clone();
     if scene.bug == Bug::VacuumByAge {
@@ -296,18 +304,12 @@ pub async fn vacuum(scene: &Scene, ledger: &mut Ledger) -> Result<()> {
     sweep(ledger.store(), listed.into_iter(), floor, &state).await
 }
 
-/// Fences everything, and leaves only what is live.
-pub async fn last_vacuum(ledger: &mut Ledger) -> Result<()> {
-    let floor = fence(ledger, 0).await?;
-    let (listed, state) = (ledger.store().list("").await?, ledger.state().clone());
-    sweep(ledger.store(), listed.into_iter(), floor, &state).await
-}
-
 async fn fence(ledger: &mut Ledger, polite: u64) -> Result<u64> {
     let by = Proposer::new()?;
     loop {
         let floor = ledger.state().entries.saturating_sub(polite).max(ledger.state().floor);
-        let entry = ledger.entry(&by, Body::Fence { floor })?;
+        let oldest = floor.saturating_sub(1).max(ledger.state().oldest);
+        let entry = ledger.entry(&by, Body::Fence { floor, oldest })?;
         match ledger.propose(&entry).await? {
             Proposal::Committed => return Ok(floor),
             Proposal::Lost(_) => drop(ledger.refresh().await?),

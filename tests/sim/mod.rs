@@ -107,9 +107,7 @@ pub struct Outcome {
 pub fn play(seed: u64, bug: Bug, keep_lines: bool) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let runtime = runtime.expect("a runtime");
-    let outcome = runtime.block_on(history(seed, bug, keep_lines));
-    drop(runtime);
-    outcome
+    tokio::task::LocalSet::new().block_on(&runtime, history(seed, bug, keep_lines))
 }
 
 async fn history(seed: u64, bug: Bug, keep_lines: bool) -> Outcome {
@@ -142,13 +140,13 @@ async fn history(seed: u64, bug: Bug, keep_lines: bool) -> Outcome {
         Scene { world: Arc::clone(&world), plan: Arc::clone(&plan), record: Arc::default(), bug, seed };
     let done = Arc::new(AtomicUsize::new(0));
     let mut tasks = vec![
-        tokio::spawn(actors::compactor(scene.clone())),
-        tokio::spawn(actors::vacuum(scene.clone())),
-        tokio::spawn(actors::reader(scene.clone(), Arc::clone(&done))),
+        tokio::task::spawn_local(actors::compactor(scene.clone())),
+        tokio::task::spawn_local(actors::vacuum(scene.clone())),
+        tokio::task::spawn_local(actors::reader(scene.clone(), Arc::clone(&done))),
     ];
     for at in 0..plan.writers.len() {
         let (scene, done) = (scene.clone(), Arc::clone(&done));
-        tasks.push(tokio::spawn(async move {
+        tasks.push(tokio::task::spawn_local(async move {
             actors::writer(scene, at).await;
             done.fetch_add(1, Ordering::Relaxed);
         }));

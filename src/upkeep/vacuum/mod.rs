@@ -18,7 +18,7 @@ use serde::Serialize;
 use tracing::{debug, info};
 
 use crate::error::{Error, Result};
-use crate::lease::{self, Found, Kind, Lease};
+use crate::lease::{self, Found, Held, Kind, Lease};
 use crate::ledger::entry::{Body, MAX_MANIFEST};
 use crate::ledger::log::{Proposal, Proposer};
 use crate::ledger::state::{Applied, State, Void};
@@ -128,10 +128,9 @@ pub async fn vacuum(ledger: &mut Ledger, options: &VacuumOptions) -> Result<Vacu
     let store = ledger.store().clone();
     let lease = Lease::new(&by.session, &by.writer, Kind::Vacuum, ledger.state().entries);
     lease.write(&store).await?;
+    let mut held = Held::written(&store, lease.clone());
     let ended = vacuum_as(ledger, &by, &lease, options).await;
-    if let Err(error) = store.delete(&lease.object()).await {
-        debug!("the vacuum's lease could not be taken back: {error}");
-    }
+    held.end().await;
     ended
 }
 
