@@ -51,6 +51,12 @@ pub fn now_text() -> String {
     now().to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
+/// The time by the runtime's timer, which is what pauses are counted by (and stands still where a test pauses it). It
+/// decides how long to wait, and nothing else.
+pub fn timer() -> tokio::time::Instant {
+    tokio::time::Instant::now()
+}
+
 /// A running stopwatch, for reports.
 #[derive(Debug, Clone, Copy)]
 pub struct Stopwatch(Started);

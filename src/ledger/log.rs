@@ -245,8 +245,18 @@ impl Ledger {
 
     /// Proposes `entry` for the next version and stays until it is known what stands there.
     pub async fn propose(&mut self, entry: &Entry) -> Result<Proposal> {
+        Ok(self.propose_ahead(entry, 0).await?.0)
+    }
+
+    /// As [`Self::propose`], for those who are in a race: with the entry that won, those that stand after it are read,
+    /// `ahead` of them at the same time and all others after that, and applied. Gives those that are valid.
+    pub(crate) async fn propose_ahead(
+        &mut self,
+        entry: &Entry,
+        ahead: u64,
+    ) -> Result<(Proposal, Vec<Entry>)> {
         if let Err(void) = self.state.check(entry) {
-            return Ok(Proposal::Void(void));
+            return Ok((Proposal::Void(void), Vec::new()));
         }
         let bytes = Bytes::from(entry.encode()?);
         let object = name::manifest(entry.version);
@@ -276,23 +286,28 @@ impl Ledger {
                 pause = (pause * 2).min(self.patience.longest_pause);
             }
             match self.store.put_once(&object, bytes.clone()).await {
-                Put::Landed => {
-                    return self.stands(entry, &bytes).await;
-                }
+                Put::Landed => return Ok((self.stands(entry, &bytes).await?, Vec::new())),
                 Put::Taken => debug!(version = entry.version, "taken: reading who it was"),
                 Put::Unknown(e) => {
                     debug!(version = entry.version, error = %e, "no clear answer: reading what stands there");
                     trouble = e.to_string();
                 }
             }
-            match self.store.get_limited(&object, MAX_MANIFEST).await {
+            let store = self.store.clone();
+            let next = (1..=ahead).map(|ahead| read_entry(&store, entry.version.saturating_add(ahead)));
+            let (stands, next) = futures::join!(
+                self.store.get_limited(&object, MAX_MANIFEST),
+                futures::future::join_all(next)
+            );
+            match stands {
                 Ok(Some(found)) if found == bytes => {
-                    return self.stands(entry, &bytes).await;
+                    return Ok((self.stands(entry, &bytes).await?, Vec::new()));
                 }
                 Ok(Some(found)) => {
                     let rival = Entry::decode(&object, &found)?;
                     let valid = self.admit(&rival, Entry::hash(&found))? == Applied::Valid;
-                    return Ok(Proposal::Lost(valid.then(|| Box::new(rival))));
+                    let news = self.admit_next(next).await?;
+                    return Ok((Proposal::Lost(valid.then(|| Box::new(rival))), news));
                 }
                 // Nobody is there: the same version, the same bytes again.
                 Ok(None) => {}
@@ -300,6 +315,24 @@ impl Ledger {
             }
         }
         Err(Error::Unknown { version: entry.version, reason: trouble })
+    }
+
+    /// Applies what was read of the versions after the tip, as far as it goes without a gap, and if it went to the end
+    /// whatever else there is.
+    async fn admit_next(&mut self, next: Vec<Result<Option<(Entry, u128)>>>) -> Result<Vec<Entry>> {
+        let mut news = Vec::new();
+        let all = next.len();
+        for (read, found) in next.into_iter().enumerate() {
+            // Whatever could not be read is found with the next proposal.
+            let Ok(Some((entry, hash))) = found else { break };
+            if self.admit(&entry, hash)? == Applied::Valid {
+                news.push(entry);
+            }
+            if read + 1 == all {
+                news.extend(self.refresh().await?);
+            }
+        }
+        Ok(news)
     }
 
     /// Our bytes stand in the ledger. That alone is no commit: a void entry stands there too.

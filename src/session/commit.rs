@@ -12,9 +12,15 @@ use crate::ledger::Ledger;
 use crate::ledger::entry::{Body, DataFile, Entry, Ingest, QuarantineFile, SchemaChange};
 use crate::ledger::log::Proposal;
 use crate::ledger::state::Void;
-use crate::random;
 use crate::runs::Own;
 use crate::verdict::Accounting;
+use crate::{clock, random};
+
+/// How many versions after the one that was lost are read at the same time as that.
+const LOOK_AHEAD: u64 = 3;
+
+/// The longest pause after a lost race.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// How a session ended.
 #[derive(Debug, Clone)]
@@ -100,31 +106,25 @@ impl Session {
             ));
         }
         let mut staged = self.staged.take().ok_or_else(super::finished)?;
-        let mut losses = 0;
         loop {
             let entry = self.propose_entry(&staged)?;
-            let news = match self.ledger()?.propose(&entry).await? {
+            let begun = clock::timer();
+            let (proposal, next) = self.ledger()?.propose_ahead(&entry, LOOK_AHEAD).await?;
+            let news: Vec<Entry> = match proposal {
                 Proposal::Committed => return committed(&entry),
-                Proposal::Lost(None) => continue,
-                Proposal::Lost(Some(rival)) => {
-                    let mut news = vec![*rival];
-                    news.extend(self.ledger()?.refresh().await?);
-                    news
-                }
+                Proposal::Lost(rival) => rival.map(|rival| *rival).into_iter().chain(next).collect(),
                 Proposal::Void(void) => return Err(refused(&void, self.ledger()?.state().floor)),
             };
+            let took = begun.elapsed();
             debug!(
                 version = entry.version,
                 rivals = news.len(),
                 "another writer was first: judging against it"
             );
-            for rival in &news {
-                if let Some(done) = self.rebase(&mut staged, rival).await? {
-                    return Ok(done);
-                }
+            if let Some(done) = self.rebase(&mut staged, &news).await? {
+                return Ok(done);
             }
-            losses += 1;
-            back_off(losses).await?;
+            back_off(took).await?;
         }
     }
 
@@ -196,9 +196,10 @@ fn refused(void: &Void, floor: u64) -> Error {
     }
 }
 
-/// Writers that collide wait for a random time that grows with each loss, so that some writer always gets through.
-async fn back_off(losses: u32) -> Result<()> {
-    let longest = Duration::from_millis(20 << losses.min(7));
-    tokio::time::sleep(random::jitter(longest)?).await;
+/// Writers that collide come apart by waiting for a random part of what losing took them, so that it fits the store.
+/// It does not grow with further losses: of those who meet at a version one always commits, so longer pauses would
+/// not get more through, and would keep those waiting who have waited most.
+async fn back_off(took: Duration) -> Result<()> {
+    tokio::time::sleep(random::jitter(took.min(LONGEST_PAUSE))?).await;
     Ok(())
 }

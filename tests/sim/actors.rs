@@ -136,7 +136,7 @@ impl Scene {
         let excused = match error {
             Error::Store { .. } | Error::Unknown { .. } => true,
             Error::Corrupt { .. } | Error::Input { .. } => life.broken_reads.load(Ordering::Relaxed) > 0,
-            Error::Refused(why) => why.contains("came too late"),
+            Error::SnapshotExpired { .. } => true,
             Error::Fenced { .. } => true,
             _ => false,
         };

@@ -277,7 +277,8 @@ pub async fn compact_with(scene: &Scene, ledger: &mut Ledger) -> Result<()> {
 /// A vacuum as it is shipped, or one made by hand, as the design has it or with a mistake.
 pub async fn vacuum(scene: &Scene, ledger: &mut Ledger, grace: Duration) -> Result<()> {
     use Bug::{VacuumBeforeFence, VacuumByAge, VacuumByCheckpoint};
-    let by_hand = scene.bug.is_by_hand() || [VacuumBeforeFence, VacuumByAge, VacuumByCheckpoint].contains(&scene.bug);
+    let by_hand =
+        scene.bug.is_by_hand() || [VacuumBeforeFence, VacuumByAge, VacuumByCheckpoint].contains(&scene.bug);
     if !by_hand {
         let mut options = VacuumOptions::default();
         options.grace = grace;

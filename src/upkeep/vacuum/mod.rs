@@ -214,7 +214,7 @@ impl Survey {
         let store = ledger.store().clone();
         // One listing for everything from the present floor's manifest on, past the probes up to the token runs. What
         // is before in the ledger is never deleted and may be long.
-        let before = name::manifest(ledger.state().floor.saturating_sub(1));
+        let before = ledger.state().floor.checked_sub(1).map_or(name::LEDGER.to_owned(), name::manifest);
         let mut objects = store.list_after(name::HOME, Some(&before)).await?;
         let mut manifests = BTreeMap::new();
         objects.retain(|object| {
