@@ -109,11 +109,12 @@ struct Work {
 /// What came of it.
 #[derive(Debug)]
 struct Pace {
-    /// Accepted and duplicate rows a virtual second.
+    /// Rows a virtual second that were read, judged and committed: the sum of what each writer got done a second between
+    /// its own first and last moment.
     goodput: f64,
     /// From the first proposal to the answer, by commit, ascending.
     waited: Vec<Duration>,
-    /// The commits of the writer that finished last, by the time the first one had finished, as a share.
+    /// The pace of the slowest writer, as a share of the pace of the quickest.
     slowest: f64,
     duplicates: u64,
 }
@@ -193,21 +194,19 @@ fn pace(writers: u64, work: Work) -> Pace {
         }
         keeper.abort();
         let done = done.borrow();
-        let last = done.iter().map(|(_, at, _)| *at).max().unwrap();
-        let share = |until: Instant, who: u64| {
-            done.iter().filter(|(by, at, _)| *by == who && *at <= until).count() as f64 / work.commits as f64
-        };
-        let first_to_finish = (0..writers)
-            .map(|who| done.iter().filter(|(by, _, _)| *by == who).map(|(_, at, _)| *at).max().unwrap())
-            .min()
-            .unwrap();
+        let paces = (0..writers).map(|who| {
+            let own = done.iter().filter(|(by, _, _)| *by == who).map(|(_, at, _)| *at);
+            let took = own.max().unwrap() - begun - work.staging * who as u32 / writers as u32;
+            (work.commits * work.rows) as f64 / took.as_secs_f64()
+        });
+        let paces: Vec<f64> = paces.collect();
         let mut waited: Vec<Duration> = done.iter().map(|(_, _, waited)| *waited).collect();
         waited.sort_unstable();
-        let all = (writers * work.commits * work.rows) as f64;
+        let quickest = paces.iter().copied().fold(0.0, f64::max);
         Pace {
-            goodput: all / (last - begun).as_secs_f64(),
+            goodput: paces.iter().sum(),
             waited,
-            slowest: (0..writers).map(|who| share(first_to_finish, who)).fold(1.0, f64::min),
+            slowest: paces.iter().copied().fold(quickest, f64::min) / quickest,
             duplicates,
         }
     })
@@ -227,8 +226,8 @@ fn compare(rows: u64, seconds: f64, commits: u64) -> (f64, Pace) {
     let share = together.goodput / (16.0 * alone.goodput);
     println!(
         "{rows:6} rows, {seconds:4.1} s of staging: alone {:7.0} rows/s, a commit {:4} ms; sixteen {:7.0} rows/s, \
-         {:5.1} % of linear; a commit waits {:5} ms (median), {:5} (p99), {:5} (longest); the slowest had done {:3.0} % \
-         when the first was done; {} duplicates",
+         {:5.1} % of linear; a commit waits {:5} ms (median), {:5} (p99), {:5} (longest); the slowest at {:3.0} % of \
+         the quickest; {} duplicates",
         alone.goodput,
         alone.at(0.5),
         together.goodput,

@@ -193,13 +193,19 @@ impl Ledger {
     /// Applies all entries that were added since. Returns those that are valid.
     pub async fn refresh(&mut self) -> Result<Vec<Entry>> {
         let mut news = Vec::new();
+        self.refresh_into(&mut news).await?;
+        Ok(news)
+    }
+
+    /// As [`Self::refresh`], for those who can do without the rest: `news` gets what was applied, also if it ends with
+    /// an error.
+    pub(crate) async fn refresh_into(&mut self, news: &mut Vec<Entry>) -> Result<()> {
         self.advance(|_, entry, applied| {
             if applied == Applied::Valid {
                 news.push(entry);
             }
         })
-        .await?;
-        Ok(news)
+        .await
     }
 
     /// Applies all entries that were added since, and shows `each` of them with the state after it.
@@ -220,7 +226,7 @@ impl Ledger {
                 let applied = self.admit(&entry, hash)?;
                 each(&self.state, entry, applied);
             }
-            ahead = (ahead * 2).min(FETCH_AHEAD);
+            ahead = (ahead * 4).min(FETCH_AHEAD);
         }
     }
 

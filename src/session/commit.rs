@@ -66,18 +66,34 @@ impl Session {
 
     async fn seal_all(&mut self) -> Result<()> {
         let Some(stager) = self.stager.take() else { return Ok(()) };
-        let files = stager.finish(&self.store, &mut self.namer).await?;
-        let quarantine = std::mem::take(&mut self.quarantine).finish().await?;
-        let set_aside = quarantine.as_ref().map_or(0, |file| file.rows);
-        if set_aside != self.forecast().rejected {
-            return Err(Error::Internal(format!(
-                "{} rows were rejected, but {set_aside} written to quarantine; nothing was committed",
-                self.forecast().rejected
-            )));
-        }
         let own = std::mem::replace(&mut self.own, Own::new(0));
-        let tokens = own.finish(&self.store, &mut self.namer).await?;
-        self.staged = Some(Staged { files, tokens, quarantine });
+        let quarantine = std::mem::take(&mut self.quarantine);
+        let rejected = self.forecast().rejected;
+        let (store, namer) = (&self.store, &mut self.namer);
+        let stage = async {
+            let files = stager.finish(store, namer).await?;
+            let quarantine = quarantine.finish().await?;
+            let set_aside = quarantine.as_ref().map_or(0, |file| file.rows);
+            if set_aside != rejected {
+                return Err(Error::Internal(format!(
+                    "{rejected} rows were rejected, but {set_aside} written to quarantine; nothing was committed"
+                )));
+            }
+            let tokens = own.finish(store, namer).await?;
+            Ok(Staged { files, tokens, quarantine })
+        };
+        // While the last bytes are on their way, whoever was first in the meantime is looked for: so the first proposal
+        // has a fair chance. What cannot be read now is found by losing to it.
+        let (table, news) = (&mut self.table, &mut self.news);
+        let look = async {
+            if let Table::Existing(ledger) = table
+                && let Err(error) = ledger.refresh_into(news).await
+            {
+                debug!("the ledger could not be read before the commit: {error}");
+            }
+        };
+        let (staged, ()) = futures::join!(stage, look);
+        self.staged = Some(staged?);
         Ok(())
     }
 
@@ -106,25 +122,31 @@ impl Session {
             ));
         }
         let mut staged = self.staged.take().ok_or_else(super::finished)?;
+        let mut news = std::mem::take(&mut self.news);
+        let mut lost = None;
         loop {
+            if !news.is_empty()
+                && let Some(done) = self.rebase(&mut staged, &news).await?
+            {
+                return Ok(done);
+            }
+            if let Some(took) = lost {
+                back_off(took).await?;
+            }
             let entry = self.propose_entry(&staged)?;
             let begun = clock::timer();
             let (proposal, next) = self.ledger()?.propose_ahead(&entry, LOOK_AHEAD).await?;
-            let news: Vec<Entry> = match proposal {
+            news = match proposal {
                 Proposal::Committed => return committed(&entry),
                 Proposal::Lost(rival) => rival.map(|rival| *rival).into_iter().chain(next).collect(),
                 Proposal::Void(void) => return Err(refused(&void, self.ledger()?.state().floor)),
             };
-            let took = begun.elapsed();
+            lost = Some(begun.elapsed());
             debug!(
                 version = entry.version,
                 rivals = news.len(),
                 "another writer was first: judging against it"
             );
-            if let Some(done) = self.rebase(&mut staged, &news).await? {
-                return Ok(done);
-            }
-            back_off(took).await?;
         }
     }
 

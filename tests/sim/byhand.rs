@@ -57,8 +57,8 @@ pub async fn bring(scene: &Scene, store: Store, batch: &Batch, attempt: u64) -> 
         let entry = propose(&ledger, &by, batch, attempt, &staged)?;
         let unchecked = matches!(scene.bug, Bug::SkipFence | Bug::NextVersion);
         match ledger.state().check(&entry) {
-            Err(Void::BelowFloor(_)) if !unchecked => {
-                return Err(Error::Refused("the commit came too late".into()));
+            Err(Void::BelowFloor(object)) if !unchecked => {
+                return Err(Error::Fenced { object, stage: 0, floor: ledger.state().floor });
             }
             Err(void) if !unchecked => return Err(Error::Internal(format!("void: {void}"))),
             _ => {}
