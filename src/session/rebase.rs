@@ -35,8 +35,9 @@ const KEY_BATCH: usize = 8192;
 const SMALL_RUN: u64 = 1 << 20;
 const RUNS_AT_ONCE: usize = 8;
 
-/// Data files up to this many bytes are read whole.
-const READ_WHOLE: u64 = 16 << 20;
+/// Data files up to this many bytes are read whole, so many at a time.
+const READ_WHOLE: u64 = 4 << 20;
+const FILES_AT_ONCE: usize = 4;
 
 /// Everything a session has staged.
 #[derive(Debug)]
@@ -219,8 +220,13 @@ impl Session {
         let spec = self.identity().token.clone();
         let mut kept = Vec::new();
         let mut gone: BTreeMap<u32, u64> = BTreeMap::new();
-        for file in std::mem::take(&mut staged.files) {
-            let input = staged_file(&store, &file, self.memory / 8).await?;
+        let files = std::mem::take(&mut staged.files);
+        let inputs: Vec<_> =
+            files.iter().map(|file| staged_file(store.clone(), file.clone(), self.memory / 4)).collect();
+        let mut inputs = stream::iter(inputs).buffered(FILES_AT_ONCE);
+        for file in files {
+            let input = inputs.try_next().await?;
+            let input = input.ok_or_else(|| Error::Internal(format!("{} was not opened", file.name)))?;
             let url = file.name.clone();
             let parquet = compute(move || ParquetFile::open(input, &url)).await?;
             let key = spec.bind(parquet.schema(), &file.name)?;
@@ -270,9 +276,9 @@ async fn whole_run(store: Store, run: RunRef) -> Result<Vec<Token>> {
 
 /// A data file that was staged, to be read again. One that is small, or fits into `memory`, comes from a bucket in one request, and
 /// then its checksum tells whether it came whole.
-async fn staged_file(store: &Store, file: &DataFile, memory: u64) -> Result<Input> {
+async fn staged_file(store: Store, file: DataFile, memory: u64) -> Result<Input> {
     if store.local_path("").is_some() || file.bytes > memory.clamp(1 << 20, READ_WHOLE) {
-        return Input::of_object(store, &file.name, file.bytes);
+        return Input::of_object(&store, &file.name, file.bytes);
     }
     let bytes = store.get_limited(&file.name, file.bytes).await?;
     let bytes = bytes.ok_or_else(|| Error::corrupt(&file.name, "it was staged, and is absent"))?;

@@ -100,7 +100,7 @@ pub struct Outcome {
     pub fired: [u64; CLASSES.len()],
     pub lines: Vec<String>,
     pub versions: u64,
-    pub attempts: usize,
+    pub happened: oracle::Happened,
 }
 
 /// Plays one history.
@@ -160,8 +160,7 @@ async fn history(seed: u64, bug: Bug, keep_lines: bool) -> Outcome {
     let seconds = world.now() / 1000;
     world.heal();
     world.settle();
-    let attempts = scene.record().attempts.len();
-    let problems = oracle::judge(&scene).await;
+    let (problems, happened) = oracle::judge(&scene).await;
     let (mut hash, mut lines) = (0, Vec::new());
     world.trace(|trace| (hash, lines) = (trace.hash(), trace.take_lines()));
     let versions = world.names().iter().filter(|name| name.contains("/ledger/")).count() as u64;
@@ -174,7 +173,7 @@ async fn history(seed: u64, bug: Bug, keep_lines: bool) -> Outcome {
         fired: world.fired(),
         lines,
         versions,
-        attempts,
+        happened,
     }
 }
 

@@ -16,7 +16,7 @@ use dedupe::verdict::Accounting;
 
 use super::actors::{Scene, row_hash, rows_in};
 use super::plan::{Plan, Row};
-use super::store::{Client, World};
+use super::store::Client;
 
 /// What the actors saw and did.
 #[derive(Default)]
@@ -149,12 +149,33 @@ impl Plain {
     }
 }
 
-/// Everything that can be said of a history after its end. Empty = all is well.
-pub async fn judge(scene: &Scene) -> Vec<String> {
+/// How often what happened, to see that histories are worth anything.
+pub type Happened = BTreeMap<&'static str, u64>;
+
+/// Everything that can be said of a history after its end (nothing = all is well), and what happened in it.
+pub async fn judge(scene: &Scene) -> (Vec<String>, Happened) {
     let record = std::mem::take(&mut *scene.record());
+    let mut happened = Happened::new();
+    for (_, end) in &record.attempts {
+        let what = match end {
+            End::Acked(ack) if ack.replayed => "batches found to be committed before",
+            End::Acked(_) => "batches acknowledged",
+            End::Died | End::Open => "writers' deaths",
+            End::Unknown => "unknown outcomes",
+            End::Failed(why) if why.contains("fenced off") => "writers fenced off",
+            End::Failed(_) => "attempts that failed",
+        };
+        *happened.entry(what).or_default() += 1;
+    }
+    happened.insert("snapshots read", record.snapshots.len() as u64);
+    happened.insert("questions to the index", record.probes.len() as u64);
+    (judge_all(scene, record, &mut happened).await, happened)
+}
+
+async fn judge_all(scene: &Scene, record: Record, happened: &mut Happened) -> Vec<String> {
     let mut problems = record.problems.clone();
     let mut plain = Plain::default();
-    let state = replay(&scene.world, &scene.plan, &record, &mut plain, &mut problems);
+    let state = replay(scene, &record, &mut plain, &mut problems, happened);
     problems.append(&mut plain.problems);
     judge_acks(scene, &record, &plain, &mut problems);
     judge_readers(&record, &plain, &mut problems);
@@ -167,24 +188,25 @@ pub async fn judge(scene: &Scene) -> Vec<String> {
 
 /// Reads the ledger's objects themselves, in order.
 fn replay(
-    world: &World,
-    plan: &Plan,
+    scene: &Scene,
     record: &Record,
     plain: &mut Plain,
     problems: &mut Vec<String>,
+    happened: &mut Happened,
 ) -> State {
     let mut state = State::default();
     loop {
         let version = state.entries;
-        let Some(bytes) = world.bytes(&name::manifest(version)) else { return state };
+        let Some(bytes) = scene.world.bytes(&name::manifest(version)) else { return state };
         let Ok(entry) = Entry::decode("", &bytes) else {
             problems.push(format!("version {version} cannot be read"));
             return state;
         };
+        note(&entry, happened);
         match state.apply(&entry, Entry::hash(&bytes)) {
             Applied::Valid => {
                 if let Some(ingest) = entry.ingest() {
-                    plain.accept(version, ingest, plan, record);
+                    plain.accept(version, ingest, &scene.plan, record);
                 }
             }
             // A writer that keeps the rules never leaves one.
@@ -192,6 +214,29 @@ fn replay(
         }
         plain.see(version);
     }
+}
+
+fn note(entry: &Entry, happened: &mut Happened) {
+    let kind = match &entry.body {
+        Body::Create(_) | Body::Policy { .. } => "tables created",
+        Body::Compact(_) => "compactions",
+        Body::Fence { .. } => "fences",
+        Body::Ingest(ingest) => {
+            let mut count = |what, times: usize| *happened.entry(what).or_default() += times as u64;
+            count("commits with runs", usize::from(!ingest.runs.is_empty()));
+            count(
+                "schemas widened",
+                usize::from(ingest.schema.as_ref().is_some_and(|change| change.base > 0)),
+            );
+            let stages = |name: &String| StagedName::parse(name).map(|name| name.stage);
+            let late = ingest.files.iter().filter_map(|file| stages(&file.name)).max() == Some(entry.version);
+            let early = ingest.files.iter().filter_map(|file| stages(&file.name)).min() < Some(entry.version);
+            // Files of two stages: some were written anew for a rival's sake.
+            count("commits with files written anew", usize::from(late && early));
+            "commits"
+        }
+    };
+    *happened.entry(kind).or_default() += 1;
 }
 
 fn judge_acks(scene: &Scene, record: &Record, plain: &Plain, problems: &mut Vec<String>) {
