@@ -200,10 +200,9 @@ impl Ledger {
     /// As [`Self::refresh`], for those who can do without the rest: `news` gets what was applied, also if it ends with
     /// an error.
     pub(crate) async fn refresh_into(&mut self, news: &mut Vec<Entry>) -> Result<()> {
-        self.advance(|_, entry, applied| {
-            if applied == Applied::Valid {
-                news.push(entry);
-            }
+        self.advance(|_, entry, applied| match applied {
+            Applied::Valid => news.push(entry),
+            Applied::Void(void) => tell_of_void(&entry, &void),
         })
         .await
     }
@@ -311,9 +310,15 @@ impl Ledger {
                 }
                 Ok(Some(found)) => {
                     let rival = Entry::decode(&object, &found)?;
-                    let valid = self.admit(&rival, Entry::hash(&found))? == Applied::Valid;
+                    let valid = match self.admit(&rival, Entry::hash(&found))? {
+                        Applied::Valid => Some(Box::new(rival)),
+                        Applied::Void(void) => {
+                            tell_of_void(&rival, &void);
+                            None
+                        }
+                    };
                     let news = self.admit_next(next).await?;
-                    return Ok((Proposal::Lost(valid.then(|| Box::new(rival))), news));
+                    return Ok((Proposal::Lost(valid), news));
                 }
                 // Nobody is there: the same version, the same bytes again.
                 Ok(None) => {}
@@ -331,8 +336,9 @@ impl Ledger {
         for (read, found) in next.into_iter().enumerate() {
             // Whatever could not be read is found with the next proposal.
             let Ok(Some((entry, hash))) = found else { break };
-            if self.admit(&entry, hash)? == Applied::Valid {
-                news.push(entry);
+            match self.admit(&entry, hash)? {
+                Applied::Valid => news.push(entry),
+                Applied::Void(void) => tell_of_void(&entry, &void),
             }
             if read + 1 == all {
                 news.extend(self.refresh().await?);
@@ -344,6 +350,7 @@ impl Ledger {
     /// Our bytes stand in the ledger. That alone is no commit: a void entry stands there too.
     async fn stands(&mut self, entry: &Entry, bytes: &[u8]) -> Result<Proposal> {
         if let Applied::Void(void) = self.admit(entry, Entry::hash(bytes))? {
+            tell_of_void(entry, &void);
             return Ok(Proposal::Void(void));
         }
         self.leave_checkpoint().await;
@@ -360,11 +367,7 @@ impl Ledger {
                 format!("it belongs to table {}, {} to {}", create.table, name::TABLE, self.identity.table),
             ));
         }
-        let applied = self.state.apply(entry, hash);
-        if let Applied::Void(void) = &applied {
-            warn!(version = entry.version, "void entry, without effect: {void}");
-        }
-        Ok(applied)
+        Ok(self.state.apply(entry, hash))
     }
 
     /// Checkpoints save time, nothing depends on them: trouble is told and forgotten.
@@ -384,6 +387,10 @@ impl Ledger {
             warn!("checkpoint {version} could not be written: {e}");
         }
     }
+}
+
+fn tell_of_void(entry: &Entry, void: &Void) {
+    warn!(version = entry.version, "void entry, without effect: {void}");
 }
 
 /// The newest usable checkpoint up to `version`.

@@ -143,8 +143,8 @@ pub enum Void {
     /// The sums in the entry contradict each other or the entries before.
     #[error("its sums do not add up: {0}")]
     Sums(&'static str),
-    /// The floor may only rise, and not above what exists.
-    #[error("the floor {0} is below the present one or above the next version")]
+    /// The floor may only rise, and not above the stage of those who have seen its fence.
+    #[error("the floor {0} is below the present one or above the stage that follows its version")]
     Floor(u64),
     /// The oldest readable version may only rise, and must lie below the floor: whoever is not fenced off began at a
     /// stage at or above the floor, so then every object that he may have to read is retained.
@@ -186,7 +186,7 @@ impl State {
         match &entry.body {
             Body::Create(create) if create.table.is_empty() => Err(Void::NotTheBeginning),
             Body::Create(_) | Body::Policy { .. } => Ok(()),
-            Body::Fence { floor, .. } if *floor < self.floor || *floor > entry.version => {
+            Body::Fence { floor, .. } if *floor < self.floor || *floor > entry.version.saturating_add(1) => {
                 Err(Void::Floor(*floor))
             }
             Body::Fence { floor, oldest } if *oldest < self.oldest || *oldest >= (*floor).max(1) => {

@@ -156,14 +156,17 @@ fn a_table_is_created_once_and_before_all_else() {
 }
 
 #[test]
-fn the_floor_only_rises_and_not_beyond_what_exists() {
+fn the_floor_only_rises_and_not_above_the_stage_of_who_has_seen_it() {
     let mut book = Book::new();
+    assert_eq!(book.void(Body::Fence { floor: 3, oldest: 0 }), Void::Floor(3));
+    book.valid(Body::Fence { floor: 3, oldest: 0 });
+    assert_eq!(book.state.floor, 3);
     assert_eq!(book.void(Body::Fence { floor: 2, oldest: 0 }), Void::Floor(2));
-    book.valid(Body::Fence { floor: 2, oldest: 0 });
-    assert_eq!(book.state.floor, 2);
-    assert_eq!(book.void(Body::Fence { floor: 1, oldest: 0 }), Void::Floor(1));
     assert_eq!(book.void(Body::Fence { floor: u64::MAX, oldest: 0 }), Void::Floor(u64::MAX));
-    book.valid(Body::Fence { floor: 2, oldest: 0 });
+    book.valid(Body::Fence { floor: 3, oldest: 0 });
+    // What is begun after it is welcome.
+    book.valid(Body::Fence { floor: book.state.entries + 1, oldest: 0 });
+    book.valid(body(book.ingest(&[1])));
 }
 
 #[test]

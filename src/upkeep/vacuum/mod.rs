@@ -9,7 +9,7 @@
 
 mod plan;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -21,12 +21,12 @@ use crate::error::{Error, Result};
 use crate::lease::{self, Found, Held, Kind, Lease};
 use crate::ledger::entry::{Body, MAX_MANIFEST};
 use crate::ledger::log::{Proposal, Proposer};
-use crate::ledger::state::{Applied, State, Void};
+use crate::ledger::state::{Applied, State};
 use crate::ledger::{Ledger, checkpoint, name};
 use crate::store::{Listed, Store};
 use crate::{clock, random};
 pub use plan::Sort;
-use plan::{Bounds, History, Plan, Scene, polite_floor};
+use plan::{Bounds, History, Plan, Scene, sessions_below, settled};
 
 /// How many objects are deleted at a time.
 const DELETES: usize = 16;
@@ -67,8 +67,9 @@ pub struct VacuumReport {
     pub deleted: BTreeMap<Sort, Tally>,
     /// The names of all objects that were deleted.
     pub names: Vec<String>,
-    /// Garbage that is younger than the grace time and was kept.
-    pub kept_young: Tally,
+    /// What no version needs and was kept all the same: it is younger than the grace time, or a session that may be alive
+    /// may still commit or read it.
+    pub kept: Tally,
     /// Objects in the table's folders whose names are not ours. They are never deleted.
     pub foreign: Vec<String>,
     /// Live sessions that keep the floor, and with it garbage, where it is.
@@ -146,11 +147,13 @@ async fn vacuum_as(
     let now =
         now.ok_or_else(|| Error::corrupt(lease.object(), "it is absent, a moment after it was written"))?;
     let mut survey = Survey::take(ledger, now, options).await?;
-    let (bounds, holding) = survey.polite_bounds(ledger.state());
-    let holding: Vec<Holder> = holding.into_iter().map(Holder::of).collect();
-    let (version, plan) = survey.fence(ledger, by, bounds).await?;
-    let mut report = VacuumReport { version, held_back_by: holding, ..VacuumReport::default() };
-    report.tell(&plan, present(ledger.state()));
+    let (bounds, held_back_by) = survey.polite_bounds(ledger.state());
+    let version = survey.fence(ledger, by, bounds).await?;
+    let bounds = present(ledger.state());
+    let plan = survey.plan(bounds);
+    let mut report = VacuumReport { version, held_back_by, ..VacuumReport::default() };
+    report.tell(&plan, bounds);
+    report.tell_of_kept(&survey.everything(ledger.state()));
     delete(&store, &plan).await?;
     Ok(report)
 }
@@ -162,15 +165,11 @@ async fn forecast(ledger: &mut Ledger, by: &Proposer, options: &VacuumOptions) -
     let mut survey = Survey::take(ledger, clock::now(), options).await?;
     let times = survey.objects.iter().map(|object| object.modified).chain(survey.manifests.values().copied());
     survey.now = times.fold(survey.now, DateTime::max);
-    let (bounds, holding) = survey.polite_bounds(ledger.state());
-    let mut report = VacuumReport {
-        dry_run: true,
-        held_back_by: holding.into_iter().map(Holder::of).collect(),
-        ..VacuumReport::default()
-    };
-    let bounds = if survey.needs_fence(ledger, bounds) { bounds } else { present(ledger.state()) };
+    let (bounds, held_back_by) = survey.polite_bounds(ledger.state());
     debug!(session = by.session, "a forecast writes nothing");
+    let mut report = VacuumReport { dry_run: true, held_back_by, ..VacuumReport::default() };
     report.tell(&survey.plan(bounds), bounds);
+    report.tell_of_kept(&survey.everything(ledger.state()));
     Ok(report)
 }
 
@@ -181,8 +180,17 @@ impl VacuumReport {
             self.deleted.entry(*sort).or_default().add(object);
             self.names.push(object.name.clone());
         }
-        plan.young.iter().for_each(|(_, object)| self.kept_young.add(object));
         self.foreign.clone_from(&plan.foreign);
+    }
+
+    /// Counts what `all` has and the plan that was told of has not.
+    fn tell_of_kept(&mut self, all: &Plan) {
+        let gone: HashSet<&String> = self.names.iter().collect();
+        let all = all.garbage.iter().chain(&all.young).map(|(_, object)| object);
+        let kept = all.filter(|object| !gone.contains(&object.name));
+        let mut tally = Tally::default();
+        kept.for_each(|object| tally.add(object));
+        self.kept = tally;
     }
 }
 
@@ -212,9 +220,9 @@ impl Survey {
     /// begun before a version that it had seen.
     async fn take(ledger: &mut Ledger, now: DateTime<Utc>, options: &VacuumOptions) -> Result<Self> {
         let store = ledger.store().clone();
-        // One listing for everything from the present floor's manifest on, past the probes up to the token runs. What
-        // is before in the ledger is never deleted and may be long.
-        let before = ledger.state().floor.checked_sub(1).map_or(name::LEDGER.to_owned(), name::manifest);
+        // One listing for everything from the last manifest below the present floor on, past the probes up to the token
+        // runs. What is before in the ledger is never deleted and may be long.
+        let before = ledger.state().floor.checked_sub(2).map_or(name::LEDGER.to_owned(), name::manifest);
         let mut objects = store.list_after(name::HOME, Some(&before)).await?;
         let mut manifests = BTreeMap::new();
         objects.retain(|object| {
@@ -271,38 +279,45 @@ impl Survey {
         self.scene().plan(&self.history, bounds)
     }
 
-    /// The highest bounds that disturb nobody, and who makes them lower than they could be.
-    fn polite_bounds(&self, state: &State) -> (Bounds, Vec<&Found>) {
-        let (floor, holding) = polite_floor(present(state), state.entries, &self.manifests, &self.scene());
-        (Bounds::at(floor).max(present(state)), holding)
+    /// The plan if nobody were at work or reading.
+    fn everything(&self, state: &State) -> Plan {
+        self.plan(Bounds { floor: u64::MAX, oldest: state.entries.saturating_sub(1) })
     }
 
-    /// Whether a fence with `bounds` would let more be deleted than the one that stands. If not, none is written: a
-    /// table at rest that is vacuumed every hour must not grow by an entry an hour.
-    fn needs_fence(&self, ledger: &Ledger, bounds: Bounds) -> bool {
-        let now = present(ledger.state());
-        bounds != now && self.plan(bounds).names() != self.plan(now).names()
+    /// The lowest bounds by which everything can be deleted that nobody needs; and the live sessions that need what
+    /// could be deleted if they were not there.
+    fn polite_bounds(&self, state: &State) -> (Bounds, Vec<Holder>) {
+        let present = present(state);
+        let needs = |bounds| self.plan(bounds).needs(&self.history).max(present);
+        let settled = settled(present, state.entries, &self.manifests, &self.scene());
+        let wanted = needs(settled);
+        let holding = sessions_below(&self.leases, self.now, wanted.floor);
+        let polite = holding.iter().fold(settled, |bounds, (stage, _)| bounds.sparing(*stage)).max(present);
+        let bounds = if holding.is_empty() { wanted } else { needs(polite) };
+        (bounds, holding.into_iter().map(|(_, found)| Holder::of(found)).collect())
     }
 
-    /// Commits a fence, if one is needed. Returns its version, and what may be deleted by the fence that then stands.
+    /// Commits a fence, if one is needed, and returns its version. A table at rest that is vacuumed every hour does not
+    /// grow by an entry an hour.
     ///
-    /// Without a new fence the one in the ledger does as well: it stands in a version below the tip, and the history goes
+    /// Without a new fence the one in the ledger does as well: it stands in a version up to the tip, and the history goes
     /// up to the tip, so every entry that could still name something below its floor has been seen, and later ones
     /// that do are void. So this is also how what an interrupted vacuum left is deleted: by its fence, not by its plan.
-    async fn fence(
-        &mut self,
-        ledger: &mut Ledger,
-        by: &Proposer,
-        bounds: Bounds,
-    ) -> Result<(Option<u64>, Plan)> {
+    async fn fence(&mut self, ledger: &mut Ledger, by: &Proposer, bounds: Bounds) -> Result<Option<u64>> {
         let mut losses = 0;
-        let mut version = None;
-        // Another vacuum's fence may be higher by now: bounds only rise.
-        while version.is_none() && self.needs_fence(ledger, bounds.max(present(ledger.state()))) {
-            let Bounds { floor, oldest } = bounds.max(present(ledger.state()));
+        loop {
+            // Another vacuum's fence may be higher by now: bounds only rise.
+            let present = present(ledger.state());
+            let Bounds { floor, oldest } = bounds.max(present);
+            if (Bounds { floor, oldest }) == present {
+                return Ok(None);
+            }
             let entry = ledger.entry(by, Body::Fence { floor, oldest })?;
             match ledger.propose(&entry).await? {
-                Proposal::Committed => version = Some(entry.version),
+                Proposal::Committed => {
+                    info!(version = entry.version, floor, oldest, "the fence stands");
+                    return Ok(Some(entry.version));
+                }
                 Proposal::Lost(rival) => {
                     rival.iter().for_each(|rival| self.history.note(rival));
                     ledger.refresh().await?.iter().for_each(|rival| self.history.note(rival));
@@ -310,17 +325,13 @@ impl Survey {
                     debug!(losses, "another writer was first: proposing the fence again");
                     tokio::time::sleep(random::jitter(Duration::from_millis(20 << losses.min(7)))?).await;
                 }
-                Proposal::Void(void @ (Void::Floor(_) | Void::Oldest(_))) => {
-                    return Err(Error::Internal(format!("the fence would be void: {void}")));
-                }
                 Proposal::Void(void) => {
-                    return Err(Error::Refused(format!("the fence is void: {void}. Nothing was deleted")));
+                    return Err(Error::Internal(format!(
+                        "the fence would be void: {void}. Nothing was deleted"
+                    )));
                 }
             }
         }
-        let bounds = present(ledger.state());
-        info!(floor = bounds.floor, oldest = bounds.oldest, "the fence that stands");
-        Ok((version, self.plan(bounds)))
     }
 }
 
@@ -360,9 +371,15 @@ async fn newest_checkpoints(
 
 /// Deletes everything that is planned. A failure does not keep the rest from being deleted.
 async fn delete(store: &Store, plan: &Plan) -> Result<()> {
-    let names = plan.garbage.iter().map(|(_, object)| object.name.as_str());
-    let results = stream::iter(names).map(async |name| (name, store.delete(name).await));
-    let mut results = results.buffered(DELETES);
+    let names: Vec<String> = plan.garbage.iter().map(|(_, object)| object.name.clone()).collect();
+    let deletes = names.into_iter().map(|name| {
+        let store = store.clone();
+        async move {
+            let result = store.delete(&name).await;
+            (name, result)
+        }
+    });
+    let mut results = stream::iter(deletes).buffered(DELETES);
     let (mut failed, mut first) = (0, None);
     while let Some((name, result)) = results.next().await {
         if let Err(error) = result {

@@ -59,7 +59,7 @@ impl History {
 }
 
 /// What a fence in the ledger says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Bounds {
     /// Nothing staged below it can become part of the table any more.
     pub(super) floor: u64,
@@ -68,15 +68,15 @@ pub(super) struct Bounds {
 }
 
 impl Bounds {
-    /// The bounds of a fence that keeps everything from stage `floor` on: a session of that stage reads the snapshot of
-    /// the version before.
-    pub(super) fn at(floor: u64) -> Self {
-        Self { floor, oldest: floor.saturating_sub(1) }
-    }
-
     /// The higher of both.
     pub(super) fn max(self, other: Self) -> Self {
         Self { floor: self.floor.max(other.floor), oldest: self.oldest.max(other.oldest) }
+    }
+
+    /// Bounds that do not touch a session of this stage: what it stages, and the snapshot of the version before, which
+    /// it reads.
+    pub(super) fn sparing(self, stage: u64) -> Self {
+        Self { floor: self.floor.min(stage), oldest: self.oldest.min(stage.saturating_sub(1)) }
     }
 }
 
@@ -157,6 +157,7 @@ pub(super) struct Plan {
 }
 
 impl Plan {
+    #[cfg(test)]
     pub(super) fn names(&self) -> BTreeSet<&str> {
         self.garbage.iter().map(|(_, object)| object.name.as_str()).collect()
     }
@@ -195,7 +196,7 @@ impl Scene<'_> {
             let young = self.age(object.modified) < least;
             if young { &mut plan.young } else { &mut plan.garbage }.push((sort, object.clone()));
         }
-        // A lease that is alive is nobody's garbage.
+        // A lease that is alive is no garbage, and neither is that of the vacuum itself.
         plan.young.retain(|(sort, _)| *sort != Sort::Lease);
         plan
     }
@@ -211,26 +212,47 @@ impl Scene<'_> {
     }
 }
 
-/// The highest floor that disturbs nobody: at most the stage of every session that is alive, and at most the first
-/// version that is younger than the grace time, since whoever began before it was written is at that stage or above.
-/// `manifests`: when each version was written, as far as a listing shows it. Also tells which sessions made it lower.
-pub(super) fn polite_floor<'a>(
+impl Plan {
+    /// The lowest bounds by which all its garbage may be deleted. No fence is higher than it must be: whoever is at work
+    /// without a lease yet is disturbed only where there is something to gain.
+    pub(super) fn needs(&self, history: &History) -> Bounds {
+        let mut bounds = Bounds::default();
+        for (_, object) in &self.garbage {
+            let Some(staged) = StagedName::parse(&object.name) else { continue };
+            let removed = history.removed.get(&object.name).copied().flatten().unwrap_or(0);
+            bounds = bounds.max(Bounds { floor: staged.stage.saturating_add(1), oldest: removed });
+        }
+        // A fence keeps readable whatever a session may read that it does not fence off.
+        if bounds.oldest > 0 {
+            bounds.floor = bounds.floor.max(bounds.oldest.saturating_add(1));
+        }
+        bounds
+    }
+}
+
+/// The highest bounds that spare everything within the grace time. Whoever began before the first young version was
+/// written is older than that; whoever began after it is at its stage or above, and reads the version before it or a later
+/// one. With no young version even those at the present stage have had their time, unless they hold a lease.
+/// `manifests`: when each version from the last below the present floor on was written, as far as a listing shows it.
+pub(super) fn settled(
     present: Bounds,
     entries: u64,
     manifests: &BTreeMap<u64, DateTime<Utc>>,
-    scene: &Scene<'a>,
-) -> (u64, Vec<&'a Found>) {
+    scene: &Scene<'_>,
+) -> Bounds {
     // What a listing does not show was written a moment ago.
     let young = |version: &u64| manifests.get(version).is_none_or(|at| scene.age(*at) < scene.grace);
-    let settled = (present.floor..entries).find(young).unwrap_or(entries);
+    let from = present.floor.saturating_sub(1);
+    let floor = (from..entries).find(young).unwrap_or(entries.saturating_add(1));
+    Bounds { floor, oldest: floor.min(entries).saturating_sub(1) }.max(present)
+}
+
+/// The live sessions below `floor`, each with its stage. A vacuum stages and reads nothing that could be lost.
+pub(super) fn sessions_below(leases: &[Found], now: DateTime<Utc>, floor: u64) -> Vec<(u64, &Found)> {
     let stage = |found: &Found| found.lease.as_ref().map_or(0, |lease| lease.stage);
-    let needs = |found: &&Found| {
-        let stages = found.lease.as_ref().is_none_or(|lease| lease.kind != lease::Kind::Vacuum);
-        stages && found.is_alive(scene.now) && stage(found) < settled
-    };
-    let holding: Vec<&Found> = scene.leases.iter().filter(needs).collect();
-    let floor = holding.iter().map(|found| stage(found)).min().unwrap_or(settled);
-    (floor.max(present.floor), holding)
+    let stages = |found: &Found| found.lease.as_ref().is_none_or(|lease| lease.kind != lease::Kind::Vacuum);
+    let live = leases.iter().filter(|found| stages(found) && found.is_alive(now));
+    live.map(|found| (stage(found), found)).filter(|(stage, _)| *stage < floor).collect()
 }
 
 #[cfg(test)]
