@@ -123,15 +123,15 @@ impl Session {
         }
         let mut staged = self.staged.take().ok_or_else(super::finished)?;
         let mut news = std::mem::take(&mut self.news);
-        let mut lost = None;
+        let (mut losses, mut took) = (0, Duration::ZERO);
         loop {
             if !news.is_empty()
                 && let Some(done) = self.rebase(&mut staged, &news).await?
             {
                 return Ok(done);
             }
-            if let Some(took) = lost {
-                back_off(took).await?;
+            if losses > 0 {
+                back_off(took, losses).await?;
             }
             let entry = self.propose_entry(&staged)?;
             let begun = clock::timer();
@@ -141,7 +141,7 @@ impl Session {
                 Proposal::Lost(rival) => rival.map(|rival| *rival).into_iter().chain(next).collect(),
                 Proposal::Void(void) => return Err(refused(&void, self.ledger()?.state().floor)),
             };
-            lost = Some(begun.elapsed());
+            (losses, took) = (losses + 1, begun.elapsed());
             debug!(
                 version = entry.version,
                 rivals = news.len(),
@@ -219,9 +219,9 @@ fn refused(void: &Void, floor: u64) -> Error {
 }
 
 /// Writers that collide come apart by waiting for a random part of what losing took them, so that it fits the store.
-/// It does not grow with further losses: of those who meet at a version one always commits, so longer pauses would
-/// not get more through, and would keep those waiting who have waited most.
-async fn back_off(took: Duration) -> Result<()> {
-    tokio::time::sleep(random::jitter(took.min(LONGEST_PAUSE))?).await;
+/// The pause shrinks with each loss: of those who meet at a version one always commits, so waiting longer would not get
+/// more through, and this way those who have waited most are the likeliest to be next.
+async fn back_off(took: Duration, losses: u32) -> Result<()> {
+    tokio::time::sleep(random::jitter(took.min(LONGEST_PAUSE) / losses.max(1))?).await;
     Ok(())
 }

@@ -260,7 +260,7 @@ impl Inner {
         if self.mood == 0 {
             return fate;
         }
-        if self.strikes(9) {
+        if self.strikes(6) {
             fate.dies = Some(match self.rng.below(3) {
                 0 => Death::Unsent,
                 1 => Death::UnderWay,
@@ -278,7 +278,7 @@ impl Inner {
             }
             self.fire(Class::Delay);
         }
-        if self.strikes(2) {
+        if self.strikes(1) {
             self.throttled_until = now + self.rng.from(100, 3_000);
         }
         fate.fault = self.fault(now, call, name);
@@ -292,7 +292,7 @@ impl Inner {
         if now < self.throttled_until && self.rng.chance(800) {
             return Some(Class::Throttled);
         }
-        if self.strikes(10) {
+        if self.strikes(6) {
             return Some(Class::FailBefore);
         }
         let checked = ["_dedupe/tokens/", "_dedupe/checkpoint/", "data/"];
@@ -308,9 +308,9 @@ impl Inner {
             Call::Put => &[(Class::FailAfter, 15), (Class::LostAnswer, 10), (Class::LateLanding, 20)],
             Call::Part | Call::Complete => &[(Class::TornMultipart, 40)],
             Call::Get if checked.iter().any(|folder| name.contains(folder)) => {
-                &[(Class::ShortRead, 10), (Class::BitFlip, 20)]
+                &[(Class::ShortRead, 6), (Class::BitFlip, 12)]
             }
-            Call::Get => &[(Class::ShortRead, 3)],
+            Call::Get => &[(Class::ShortRead, 2)],
             Call::List => &[(Class::StaleList, 400)],
             Call::Delete => &[(Class::FailAfter, 15), (Class::LostAnswer, 10), (Class::LateLanding, 20)],
         };
