@@ -8,6 +8,7 @@ use dedupe::ingest::ingest;
 use dedupe::ledger::Ledger;
 use dedupe::options::{IngestOptions, MIB};
 use dedupe::report::{IngestReport, Progress};
+use dedupe::store::certify::{Certifier, Extent};
 use dedupe::store::{Put, Store};
 use dedupe::upkeep::compact::compact;
 use dedupe::upkeep::verify::{VerifyOptions, verify};
@@ -53,6 +54,7 @@ async fn emulator_azure_table_is_exact() {
 async fn store_keeps_its_promises(url: &str) {
     let store = Store::open(url, &[]).unwrap();
     store.probe().await.unwrap();
+    store_is_certified(url).await;
     of_sixteen_racers_one_lands(&store).await;
     names_list_back(&store).await;
     uploads_of_any_size_read_back(&store).await;
@@ -60,6 +62,16 @@ async fn store_keeps_its_promises(url: &str) {
         store.delete(&object.name).await.unwrap();
     }
     assert!(store.list("").await.unwrap().is_empty());
+}
+
+/// By sixteen clients with connections of their own.
+async fn store_is_certified(url: &str) {
+    let clients = (0..16).map(|_| Store::open(url, &[]).unwrap()).collect();
+    let certifier = Certifier::new(clients, Extent::FULL).unwrap();
+    let certificate = certifier.run().await;
+    assert_eq!(certifier.clean_up().await, Vec::<String>::new());
+    assert!(certificate.is_clean(), "{:#?}", certificate.findings);
+    assert!(Store::open(url, &[]).unwrap().list("").await.unwrap().is_empty());
 }
 
 async fn of_sixteen_racers_one_lands(store: &Store) {

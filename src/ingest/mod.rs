@@ -5,6 +5,8 @@ mod judge;
 mod plan;
 mod presence;
 mod reject;
+#[cfg(test)]
+mod store_tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +18,7 @@ use crate::clock::Stopwatch;
 use crate::error::{Error, Result};
 use crate::ledger::entry::{Batch, SkippedSource};
 use crate::ledger::{Ledger, TableIdentity};
-use crate::options::{IngestOptions, MIB, MIN_MEMORY, OnBadFile};
+use crate::options::{IngestOptions, MIB, MIN_MEMORY, OnBadFile, Risk};
 use crate::policy::Policy;
 use crate::report::{IngestReport, Progress, Skipped};
 use crate::session::{Committed, Session, SessionOptions};
@@ -99,6 +101,9 @@ impl Run<'_> {
     async fn go(&self, stdin: &mut Option<plan::Head>) -> Result<Option<IngestReport>> {
         let options = self.options;
         let ledger = Ledger::open(self.store.clone()).await?;
+        if let Some(ledger) = &ledger {
+            warn_of_single_writer(ledger.identity());
+        }
         self.check_key(ledger.as_ref().map(Ledger::identity))?;
         self.check_partitions(ledger.as_ref())?;
         self.check_first_run_only(ledger.as_ref().map(Ledger::identity))?;
@@ -246,13 +251,18 @@ impl Run<'_> {
             batch,
         };
         let Some(ledger) = ledger else {
-            let identity = self.new_identity(&contract)?;
+            let mut identity = self.new_identity(&contract)?;
             let policy = Policy {
                 null_key: options.null_key.unwrap_or_default(),
                 partition_by: options.partition_by.clone().unwrap_or_default(),
             };
-            if !options.dry_run {
-                self.store.probe().await?;
+            match options.accepted_risk {
+                _ if options.dry_run => {}
+                None => self.store.probe().await?,
+                Some(Risk::SingleWriter) => {
+                    identity.single_writer = self.store.probe_for_one_writer().await?;
+                    warn_of_single_writer(&identity);
+                }
             }
             return Session::begin_new(self.store.clone(), identity, policy, contract, settings, workers);
         };
@@ -403,6 +413,15 @@ fn new_columns(before: Option<&arrow_schema::Schema>, now: &arrow_schema::Schema
     let Some(before) = before else { return Vec::new() };
     let new = now.fields().iter().filter(|field| before.column_with_name(field.name()).is_none());
     new.map(|field| field.name().clone()).collect()
+}
+
+fn warn_of_single_writer(identity: &TableIdentity) {
+    if identity.single_writer {
+        warn!(
+            "the store of this table does not keep conditional writes: two writers at once would overwrite each other's \
+             commits. Let only one run"
+        );
+    }
 }
 
 fn reads_stdin(files: &[SourceFile]) -> bool {

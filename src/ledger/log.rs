@@ -25,11 +25,17 @@ use crate::policy::Policy;
 use crate::store::{Put, Store};
 use crate::{clock, random};
 
+#[cfg(test)]
+mod http_faults;
+
 /// How many manifests are fetched at a time while a ledger is replayed.
 const FETCH_AHEAD: usize = 16;
 
+/// So often the same damage must be read in a row before a commit gives up on it.
+const DAMAGED_READS: u32 = 8;
+
 /// `table.json` is small; anything larger is not one.
-const MAX_TABLE: u64 = 1 << 20;
+pub(crate) const MAX_TABLE: u64 = 1 << 20;
 
 /// How long a writer asks for an answer that was lost before it reports that it is unknown.
 #[derive(Debug, Clone, Copy)]
@@ -109,6 +115,7 @@ impl Ledger {
             return Ok(None);
         };
         let identity = TableIdentity::decode(name::TABLE, &bytes)?;
+        let store = store_of(&identity, store);
         let state = newest_checkpoint(&store, &identity, u64::MAX).await?.unwrap_or_default();
         let mut ledger = Self { store, identity, state, patience: Patience::default() };
         ledger.refresh().await?;
@@ -124,6 +131,7 @@ impl Ledger {
         by: &Proposer,
     ) -> Result<Self> {
         let wanted = Bytes::from(identity.encode()?);
+        let mut store = store_of(&identity, store);
         // In this order: `table.json` is written before version 0, so where that stands, it must be.
         let begun = read_entry(&store, 0).await?.is_some_and(|(entry, _)| entry.kind() == "create");
         if begun && store.head(name::TABLE).await?.is_none() {
@@ -151,6 +159,7 @@ impl Ledger {
             }
         };
         let identity = TableIdentity::decode(name::TABLE, &bytes)?;
+        store = store_of(&identity, store);
         let state = State::default();
         let mut ledger = Self { store, identity, state, patience: Patience::default() };
         ledger.refresh().await?;
@@ -279,6 +288,8 @@ impl Ledger {
             )));
         }
         let mut pause = self.patience.first_pause;
+        // Whether every put was told plainly that the name is taken, and how often the same damage was read there.
+        let (mut plainly_taken, mut damaged) = (true, (Bytes::new(), 0));
         let mut trouble = String::from("the store says that it exists, and that it does not");
         // The runtime's timer ends the asking, nothing else: no decision about what stands in the ledger uses it.
         let mut deadline = pin!(tokio::time::sleep(self.patience.total));
@@ -296,6 +307,7 @@ impl Ledger {
                 Put::Unknown(e) => {
                     debug!(version = entry.version, error = %e, "no clear answer: reading what stands there");
                     trouble = e.to_string();
+                    plainly_taken = false;
                 }
             }
             let store = self.store.clone();
@@ -308,18 +320,27 @@ impl Ledger {
                 Ok(Some(found)) if found == bytes => {
                     return Ok((self.stands(entry, &bytes).await?, Vec::new()));
                 }
-                Ok(Some(found)) => {
-                    let rival = Entry::decode(&object, &found)?;
-                    let valid = match self.admit(&rival, Entry::hash(&found))? {
-                        Applied::Valid => Some(Box::new(rival)),
-                        Applied::Void(void) => {
-                            tell_of_void(&rival, &void);
-                            None
+                Ok(Some(found)) => match Entry::decode(&object, &found) {
+                    Ok(rival) => {
+                        let valid = match self.admit(&rival, Entry::hash(&found))? {
+                            Applied::Valid => Some(Box::new(rival)),
+                            Applied::Void(void) => {
+                                tell_of_void(&rival, &void);
+                                None
+                            }
+                        };
+                        let news = self.admit_next(next).await?;
+                        return Ok((Proposal::Lost(valid), news));
+                    }
+                    Err(e) => {
+                        // It may be a page that a proxy put there, and our commit may stand behind it.
+                        damaged = if damaged.0 == found { (found, damaged.1 + 1) } else { (found, 1) };
+                        if plainly_taken && damaged.1 == DAMAGED_READS {
+                            return Err(e);
                         }
-                    };
-                    let news = self.admit_next(next).await?;
-                    return Ok((Proposal::Lost(valid), news));
-                }
+                        trouble = e.to_string();
+                    }
+                },
                 // Nobody is there: the same version, the same bytes again.
                 Ok(None) => {}
                 Err(e) => trouble = e.to_string(),
@@ -391,6 +412,11 @@ impl Ledger {
 
 fn tell_of_void(entry: &Entry, void: &Void) {
     warn!(version = entry.version, "void entry, without effect: {void}");
+}
+
+/// `store`, as the table writes to it.
+fn store_of(identity: &TableIdentity, store: Store) -> Store {
+    if identity.single_writer { store.alone() } else { store }
 }
 
 /// The newest usable checkpoint up to `version`.

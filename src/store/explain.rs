@@ -102,6 +102,12 @@ impl Secrets {
     }
 }
 
+/// Whether a conditional put failed because the store, or the client by its settings, does not do such a thing.
+pub(super) fn tells_of_unknown_conditions(error: &StoreError) -> bool {
+    matches!(error, StoreError::NotImplemented { .. } | StoreError::NotSupported { .. })
+        || whole_text(error).contains("501 Not Implemented")
+}
+
 fn transport(error: &StoreError) -> Option<HttpErrorKind> {
     chain(error).into_iter().find_map(|cause| cause.downcast_ref::<HttpError>()).map(HttpError::kind)
 }

@@ -3,7 +3,7 @@
 //! The manifests of all versions stay for ever, so what a version *was* can always be told. What it *held* can be read
 //! from the oldest version on that the last fence retained: below it a vacuum may have deleted objects.
 
-use super::{Ledger, MAX_TABLE, Patience, newest_checkpoint, read_entry};
+use super::{Ledger, MAX_TABLE, Patience, newest_checkpoint, read_entry, store_of};
 use crate::error::{Error, Result};
 use crate::ledger::entry::Entry;
 use crate::ledger::name;
@@ -44,6 +44,7 @@ impl Ledger {
             return Ok(None);
         };
         let identity = TableIdentity::decode(name::TABLE, &bytes)?;
+        let store = store_of(&identity, store);
         let state = newest_checkpoint(&store, &identity, version).await?.unwrap_or_default();
         let mut ledger = Self { store, identity, state, patience: Patience::default() };
         while ledger.state.entries <= version {
