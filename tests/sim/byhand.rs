@@ -332,7 +332,7 @@ async fn sweep(store: &Store, listed: impl Iterator<Item = Listed>, floor: u64, 
 }
 
 async fn newest_checkpoint(store: &Store, listed: &[Listed]) -> Result<Option<State>> {
-    let newest = listed.iter().filter(|object| checkpoint::version_of(&object.name).is_some()).next_back();
+    let newest = listed.iter().rfind(|object| checkpoint::version_of(&object.name).is_some());
     let Some(newest) = newest else { return Ok(None) };
     let bytes = store.get(&newest.name).await?.unwrap_or_default();
     Ok(Some(checkpoint::decode(&newest.name, &bytes)?))
