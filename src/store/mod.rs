@@ -117,7 +117,7 @@ impl Store {
     ) -> Self {
         let mut remote = Remote::plain(store, prefix, &display_safe(url));
         remote.part_size = part_size.get();
-        Self { inner: Inner::Remote(Arc::new(remote)) }
+        Self { inner: Inner::Remote(Arc::new(remote)), alone: false }
     }
 
     /// Creates the object `name` if nobody has, in one request, and says what is known about the outcome.
