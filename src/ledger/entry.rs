@@ -132,7 +132,8 @@ pub struct Batch {
 pub struct SchemaChange {
     /// The version that gave the schema this one widens; 0 if there was none.
     pub base: u64,
-    /// The whole new schema, as arrow-rs serialises it.
+    /// The whole new schema, as arrow-rs serialises it, with the names of metadata in order.
+    #[serde(serialize_with = "schema_json::serialize")]
     pub schema: Schema,
 }
 
@@ -362,6 +363,43 @@ mod origin_text {
     }
 }
 
+/// Arrow keeps metadata in hash maps, which give their members in another order each time: here they are sorted, so
+/// that the same schema is always the same bytes.
+pub(super) mod schema_json {
+    use arrow_schema::Schema;
+    use serde::{Serialize, Serializer, ser::Error};
+    use serde_json::Value;
+
+    pub(in crate::ledger) fn serialize<S: Serializer>(schema: &Schema, s: S) -> Result<S::Ok, S::Error> {
+        let mut json = serde_json::to_value(schema).map_err(S::Error::custom)?;
+        sort_metadata(&mut json);
+        json.serialize(s)
+    }
+
+    pub(in crate::ledger) fn serialize_option<S: Serializer>(
+        schema: &Option<Schema>,
+        s: S,
+    ) -> Result<S::Ok, S::Error> {
+        match schema {
+            Some(schema) => serialize(schema, s),
+            None => s.serialize_none(),
+        }
+    }
+
+    fn sort_metadata(json: &mut Value) {
+        match json {
+            Value::Object(members) => {
+                if let Some(Value::Object(metadata)) = members.get_mut("metadata") {
+                    metadata.sort_keys();
+                }
+                members.values_mut().for_each(sort_metadata);
+            }
+            Value::Array(items) => items.iter_mut().for_each(sort_metadata),
+            _ => {}
+        }
+    }
+}
+
 mod hex128_option {
     use crate::token::hex128;
     use serde::{Deserialize, Deserializer, Serializer};
@@ -415,6 +453,37 @@ mod tests {
         let bytes = entry.encode().unwrap();
         assert_eq!(Entry::decode("x", &bytes).unwrap(), entry);
         assert_eq!(Entry::decode("x", &bytes).unwrap().encode().unwrap(), bytes);
+    }
+
+    #[test]
+    fn the_same_schema_always_gives_the_same_bytes() {
+        use crate::ledger::{State, checkpoint};
+        use std::collections::HashMap;
+        let schema = || {
+            // Every map is seeded anew, so that each has an order of its own.
+            let metadata: HashMap<String, String> =
+                (0..20).map(|i| (format!("name {i}"), format!("value {i}"))).collect();
+            let field = |name: &str| Field::new(name, DataType::Utf8, true).with_metadata(metadata.clone());
+            let inner = DataType::Struct(vec![field("a"), field("b")].into());
+            Schema::new_with_metadata(vec![Field::new("s", inner, true), field("id")], metadata.clone())
+        };
+        let bytes = |schema: Schema| {
+            let mut entry = entry();
+            let Body::Ingest(ingest) = &mut entry.body else { unreachable!() };
+            ingest.schema = Some(SchemaChange { base: 0, schema: schema.clone() });
+            let entry = entry.encode().unwrap();
+            let state = State { entries: 1, schema: Some(schema), ..State::default() };
+            (
+                Entry::decode("x", &entry).unwrap().encode().unwrap(),
+                entry,
+                checkpoint::encode(0, &state).unwrap(),
+            )
+        };
+        let first = bytes(schema());
+        assert_eq!(first.0, first.1);
+        for _ in 0..10 {
+            assert_eq!(bytes(schema()), first);
+        }
     }
 
     #[test]

@@ -80,6 +80,9 @@ pub struct Proposer {
 impl Proposer {
     /// A new session of this process.
     pub fn new() -> Result<Self> {
+        if random::is_driven() {
+            return Ok(Self { session: random::identity()?, writer: "simulated".into() });
+        }
         let host =
             std::fs::read_to_string("/proc/sys/kernel/hostname").ok().map(|name| name.trim().to_owned());
         let host = host.or_else(|| std::env::var("HOSTNAME").ok()).filter(|name| !name.is_empty());
@@ -206,12 +209,18 @@ impl Ledger {
     /// Applies all entries that were added since. Returns those that are valid.
     pub async fn refresh(&mut self) -> Result<Vec<Entry>> {
         let mut news = Vec::new();
+        self.refresh_into(&mut news).await?;
+        Ok(news)
+    }
+
+    /// As [`Self::refresh`], for those who can do without the rest: `news` gets what was applied, also if it ends with
+    /// an error.
+    pub(crate) async fn refresh_into(&mut self, news: &mut Vec<Entry>) -> Result<()> {
         self.advance(|_, entry, applied| match applied {
             Applied::Valid => news.push(entry),
             Applied::Void(void) => tell_of_void(&entry, &void),
         })
-        .await?;
-        Ok(news)
+        .await
     }
 
     /// Applies all entries that were added since, and shows `each` of them with the state after it.
@@ -238,7 +247,7 @@ impl Ledger {
                 let applied = self.admit(&entry, hash)?;
                 each(&self.state, entry, applied);
             }
-            ahead = (ahead * 2).min(FETCH_AHEAD);
+            ahead = (ahead * 4).min(FETCH_AHEAD);
         }
     }
 
@@ -263,8 +272,18 @@ impl Ledger {
 
     /// Proposes `entry` for the next version and stays until it is known what stands there.
     pub async fn propose(&mut self, entry: &Entry) -> Result<Proposal> {
+        Ok(self.propose_ahead(entry, 0).await?.0)
+    }
+
+    /// As [`Self::propose`], for those who are in a race: with the entry that won, those that stand after it are read,
+    /// `ahead` of them at the same time and all others after that, and applied. Gives those that are valid.
+    pub(crate) async fn propose_ahead(
+        &mut self,
+        entry: &Entry,
+        ahead: u64,
+    ) -> Result<(Proposal, Vec<Entry>)> {
         if let Err(void) = self.state.check(entry) {
-            return Ok(Proposal::Void(void));
+            return Ok((Proposal::Void(void), Vec::new()));
         }
         let bytes = Bytes::from(entry.encode()?);
         let object = name::manifest(entry.version);
@@ -296,9 +315,7 @@ impl Ledger {
                 pause = (pause * 2).min(self.patience.longest_pause);
             }
             match self.store.put_once(&object, bytes.clone()).await {
-                Put::Landed => {
-                    return self.stands(entry, &bytes).await;
-                }
+                Put::Landed => return Ok((self.stands(entry, &bytes).await?, Vec::new())),
                 Put::Taken => debug!(version = entry.version, "taken: reading who it was"),
                 Put::Unknown(e) => {
                     debug!(version = entry.version, error = %e, "no clear answer: reading what stands there");
@@ -306,19 +323,28 @@ impl Ledger {
                     plainly_taken = false;
                 }
             }
-            match self.store.get_limited(&object, MAX_MANIFEST).await {
+            let store = self.store.clone();
+            let next =
+                (1..=ahead).map(|ahead| read_entry(&store, entry.version.saturating_add(ahead), MAX_AHEAD));
+            let (stands, next) = futures::join!(
+                self.store.get_limited(&object, MAX_MANIFEST),
+                futures::future::join_all(next)
+            );
+            match stands {
                 Ok(Some(found)) if found == bytes => {
-                    return self.stands(entry, &bytes).await;
+                    return Ok((self.stands(entry, &bytes).await?, Vec::new()));
                 }
                 Ok(Some(found)) => match Entry::decode(&object, &found) {
                     Ok(rival) => {
-                        return Ok(Proposal::Lost(match self.admit(&rival, Entry::hash(&found))? {
+                        let valid = match self.admit(&rival, Entry::hash(&found))? {
                             Applied::Valid => Some(Box::new(rival)),
                             Applied::Void(void) => {
                                 tell_of_void(&rival, &void);
                                 None
                             }
-                        }));
+                        };
+                        let news = self.admit_next(next).await?;
+                        return Ok((Proposal::Lost(valid), news));
                     }
                     Err(e) => {
                         // It may be a page that a proxy put there, and our commit may stand behind it.
@@ -335,6 +361,25 @@ impl Ledger {
             }
         }
         Err(Error::Unknown { version: entry.version, reason: trouble })
+    }
+
+    /// Applies what was read of the versions after the tip, as far as it goes without a gap, and if it went to the end
+    /// whatever else there is.
+    async fn admit_next(&mut self, next: Vec<Result<Option<(Entry, u128)>>>) -> Result<Vec<Entry>> {
+        let mut news = Vec::new();
+        let all = next.len();
+        for (read, found) in next.into_iter().enumerate() {
+            // Whatever could not be read is found with the next proposal.
+            let Ok(Some((entry, hash))) = found else { break };
+            match self.admit(&entry, hash)? {
+                Applied::Valid => news.push(entry),
+                Applied::Void(void) => tell_of_void(&entry, &void),
+            }
+            if read + 1 == all {
+                news.extend(self.refresh().await?);
+            }
+        }
+        Ok(news)
     }
 
     /// Our bytes stand in the ledger. That alone is no commit: a void entry stands there too.

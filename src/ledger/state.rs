@@ -26,6 +26,7 @@ pub struct State {
     /// The table's identity; empty before its creation.
     pub table: String,
     /// The schema, once the first rows gave one.
+    #[serde(serialize_with = "super::entry::schema_json::serialize_option")]
     pub schema: Option<Schema>,
     /// The version that gave the schema; 0 if none did.
     pub schema_version: u64,

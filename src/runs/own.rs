@@ -209,8 +209,7 @@ async fn stage(store: &Store, namer: &mut Namer, tokens: Vec<Token>, keep: bool)
     let name = namer.next(name::TOKENS, "run");
     let mut upload = RunUpload::begin(store, name, &RunSpec::of(&tokens)).await?;
     upload.push_all(&tokens).await?;
-    let reference = upload.finish().await?;
-    let run = OpenRun::open(store, &reference).await?;
+    let (reference, run) = upload.finish_open(store).await?;
     Ok(Staged { reference, run: if keep { run.with_tokens(tokens) } else { run } })
 }
 
@@ -229,8 +228,7 @@ async fn rewrite(store: &Store, namer: &mut Namer, staged: &Staged, gone: &[Toke
         let places = crate::index::lookup::common(&tokens, gone);
         upload.push_all(&without(&tokens, &places)).await?;
     }
-    let reference = upload.finish().await?;
-    let run = OpenRun::open(store, &reference).await?;
+    let (reference, run) = upload.finish_open(store).await?;
     Ok(Staged { reference, run })
 }
 

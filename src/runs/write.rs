@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::reference;
+use super::{OpenRun, reference};
 use crate::error::Result;
 use crate::index::{RunSpec, RunWriter};
 use crate::ledger::entry::RunRef;
@@ -18,14 +18,19 @@ pub(crate) struct RunUpload {
     name: String,
     writer: RunWriter<Vec<u8>>,
     upload: Upload,
+    /// All bytes so far, while they are few.
+    written: Option<Vec<u8>>,
 }
+
+/// Up to this many bytes are kept, so that a small run need not be read again to be used.
+const KEPT: usize = 1 << 20;
 
 impl RunUpload {
     /// Begins the run `name`.
     pub(crate) async fn begin(store: &Store, name: String, spec: &RunSpec) -> Result<Self> {
         let writer = RunWriter::new(&name, Vec::new(), spec)?;
         let upload = store.create(&name).await?;
-        Ok(Self { name, writer, upload })
+        Ok(Self { name, writer, upload, written: Some(Vec::new()) })
     }
 
     /// Adds ascending tokens.
@@ -47,7 +52,21 @@ impl RunUpload {
     }
 
     /// Completes the run. It is durable then.
-    pub(crate) async fn finish(mut self) -> Result<RunRef> {
+    pub(crate) async fn finish(self) -> Result<RunRef> {
+        Ok(self.complete().await?.0)
+    }
+
+    /// Completes the run, and opens it.
+    pub(crate) async fn finish_open(self, store: &Store) -> Result<(RunRef, OpenRun)> {
+        let (reference, written) = self.complete().await?;
+        let open = match written {
+            Some(bytes) => OpenRun::of_bytes(&reference, &bytes)?,
+            None => OpenRun::open(store, &reference).await?,
+        };
+        Ok((reference, open))
+    }
+
+    async fn complete(mut self) -> Result<(RunRef, Option<Vec<u8>>)> {
         let summary = loop {
             let summary = self.writer.finish_step()?;
             self.drain().await?;
@@ -56,11 +75,18 @@ impl RunUpload {
             }
         };
         self.upload.finish().await?;
-        Ok(reference(self.name, &summary))
+        Ok((reference(self.name, &summary), self.written))
     }
 
     async fn drain(&mut self) -> Result<()> {
         let bytes = std::mem::take(self.writer.sink());
-        if bytes.is_empty() { Ok(()) } else { self.upload.write(Bytes::from(bytes)).await }
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        match &mut self.written {
+            Some(written) if written.len() + bytes.len() <= KEPT => written.extend_from_slice(&bytes),
+            written => *written = None,
+        }
+        self.upload.write(Bytes::from(bytes)).await
     }
 }

@@ -12,9 +12,15 @@ use crate::ledger::Ledger;
 use crate::ledger::entry::{Body, DataFile, Entry, Ingest, QuarantineFile, SchemaChange};
 use crate::ledger::log::Proposal;
 use crate::ledger::state::Void;
-use crate::random;
 use crate::runs::Own;
 use crate::verdict::Accounting;
+use crate::{clock, random};
+
+/// How many versions after the one that was lost are read at the same time as that.
+const LOOK_AHEAD: u64 = 3;
+
+/// The longest pause after a lost race.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// How a session ended.
 #[derive(Debug, Clone)]
@@ -60,18 +66,34 @@ impl Session {
 
     async fn seal_all(&mut self) -> Result<()> {
         let Some(stager) = self.stager.take() else { return Ok(()) };
-        let files = stager.finish(&self.store, &mut self.namer).await?;
-        let quarantine = std::mem::take(&mut self.quarantine).finish().await?;
-        let set_aside = quarantine.as_ref().map_or(0, |file| file.rows);
-        if set_aside != self.forecast().rejected {
-            return Err(Error::Internal(format!(
-                "{} rows were rejected, but {set_aside} written to quarantine; nothing was committed",
-                self.forecast().rejected
-            )));
-        }
         let own = std::mem::replace(&mut self.own, Own::new(0));
-        let tokens = own.finish(&self.store, &mut self.namer).await?;
-        self.staged = Some(Staged { files, tokens, quarantine });
+        let quarantine = std::mem::take(&mut self.quarantine);
+        let rejected = self.forecast().rejected;
+        let (store, namer) = (&self.store, &mut self.namer);
+        let stage = async {
+            let files = stager.finish(store, namer).await?;
+            let quarantine = quarantine.finish().await?;
+            let set_aside = quarantine.as_ref().map_or(0, |file| file.rows);
+            if set_aside != rejected {
+                return Err(Error::Internal(format!(
+                    "{rejected} rows were rejected, but {set_aside} written to quarantine; nothing was committed"
+                )));
+            }
+            let tokens = own.finish(store, namer).await?;
+            Ok(Staged { files, tokens, quarantine })
+        };
+        // While the last bytes are on their way, whoever was first in the meantime is looked for: so the first proposal
+        // has a fair chance. What cannot be read now is found by losing to it.
+        let (table, news) = (&mut self.table, &mut self.news);
+        let look = async {
+            if let Table::Existing(ledger) = table
+                && let Err(error) = ledger.refresh_into(news).await
+            {
+                debug!("the ledger could not be read before the commit: {error}");
+            }
+        };
+        let (staged, ()) = futures::join!(stage, look);
+        self.staged = Some(staged?);
         Ok(())
     }
 
@@ -100,31 +122,31 @@ impl Session {
             ));
         }
         let mut staged = self.staged.take().ok_or_else(super::finished)?;
-        let mut losses = 0;
+        let mut news = std::mem::take(&mut self.news);
+        let (mut losses, mut took) = (0, Duration::ZERO);
         loop {
+            if !news.is_empty()
+                && let Some(done) = self.rebase(&mut staged, &news).await?
+            {
+                return Ok(done);
+            }
+            if losses > 0 {
+                back_off(took, losses).await?;
+            }
             let entry = self.propose_entry(&staged)?;
-            let news = match self.ledger()?.propose(&entry).await? {
+            let begun = clock::timer();
+            let (proposal, next) = self.ledger()?.propose_ahead(&entry, LOOK_AHEAD).await?;
+            news = match proposal {
                 Proposal::Committed => return committed(&entry),
-                Proposal::Lost(None) => continue,
-                Proposal::Lost(Some(rival)) => {
-                    let mut news = vec![*rival];
-                    news.extend(self.ledger()?.refresh().await?);
-                    news
-                }
+                Proposal::Lost(rival) => rival.map(|rival| *rival).into_iter().chain(next).collect(),
                 Proposal::Void(void) => return Err(refused(&void, self.ledger()?.state().floor)),
             };
+            (losses, took) = (losses + 1, begun.elapsed());
             debug!(
                 version = entry.version,
                 rivals = news.len(),
                 "another writer was first: judging against it"
             );
-            for rival in &news {
-                if let Some(done) = self.rebase(&mut staged, rival).await? {
-                    return Ok(done);
-                }
-            }
-            losses += 1;
-            back_off(losses).await?;
         }
     }
 
@@ -196,9 +218,10 @@ fn refused(void: &Void, floor: u64) -> Error {
     }
 }
 
-/// Writers that collide wait for a random time that grows with each loss, so that some writer always gets through.
-async fn back_off(losses: u32) -> Result<()> {
-    let longest = Duration::from_millis(20 << losses.min(7));
-    tokio::time::sleep(random::jitter(longest)?).await;
+/// Writers that collide come apart by waiting for a random part of what losing took them, so that it fits the store.
+/// The pause shrinks with each loss: of those who meet at a version one always commits, so waiting longer would not get
+/// more through, and this way those who have waited most are the likeliest to be next.
+async fn back_off(took: Duration, losses: u32) -> Result<()> {
+    tokio::time::sleep(random::jitter(took.min(LONGEST_PAUSE) / losses.max(1))?).await;
     Ok(())
 }

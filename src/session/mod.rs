@@ -30,7 +30,7 @@ use crate::lease::{Held, Kind, Lease};
 use crate::ledger::entry::{Batch, SkippedSource, SourceUse};
 use crate::ledger::log::Proposer;
 use crate::ledger::name::Namer;
-use crate::ledger::{Ledger, TableIdentity};
+use crate::ledger::{Entry, Ledger, TableIdentity};
 use crate::policy::{NullKey, Policy};
 use crate::runs::{Known, Own};
 use crate::schema;
@@ -69,6 +69,8 @@ pub struct Session {
     /// None once everything is staged.
     stager: Option<Stager>,
     staged: Option<Staged>,
+    /// Entries that were applied since the session began, and that its rows were not judged against yet.
+    news: Vec<Entry>,
     quarantine: QuarantineWriter,
     contract: Contract,
     null_key: NullKey,
@@ -197,6 +199,7 @@ impl Session {
             own: if options.dry_run { Own::aside(own)? } else { Own::new(own) },
             stager: Some(stager),
             staged: None,
+            news: Vec::new(),
             sink,
             partition_by: policy.partition_by.clone(),
             workers: workers.clone(),

@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::BooleanBufferBuilder;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::Session;
 use super::commit::Committed;
@@ -22,12 +24,20 @@ use crate::runs::{Budget, OpenRun, Scan, Tokens};
 use crate::schema;
 use crate::source::input::Input;
 use crate::source::parquet::{ParquetFile, RowGroup};
-use crate::store::compute;
+use crate::store::{Store, compute};
 use crate::token::{BoundKey, Token, TokenSum};
 use crate::verdict::Verdict;
 
 /// Rows of key columns decoded at a time.
 const KEY_BATCH: usize = 8192;
+
+/// Runs of others up to this many bytes are read whole, so many at a time.
+const SMALL_RUN: u64 = 1 << 20;
+const RUNS_AT_ONCE: usize = 8;
+
+/// Data files up to this many bytes are read whole, so many at a time.
+const READ_WHOLE: u64 = 4 << 20;
+const FILES_AT_ONCE: usize = 4;
 
 /// Everything a session has staged.
 #[derive(Debug)]
@@ -56,44 +66,60 @@ struct Revoked {
 }
 
 impl Session {
-    /// Brings what was staged in line with an entry that was committed before it. Returns an outcome if there is
-    /// nothing left to do, because that entry committed the same batch.
-    pub(super) async fn rebase(&mut self, staged: &mut Staged, rival: &Entry) -> Result<Option<Committed>> {
-        match &rival.body {
-            Body::Ingest(theirs) => {
-                if let (Some(ours), Some(batch)) = (&self.batch, &theirs.batch)
-                    && ours.id == batch.id
-                {
-                    if ours.digest == batch.digest {
-                        return Ok(Some(Committed::of_entry(rival.version, theirs)));
+    /// Brings what was staged in line with the entries that were committed before it. Returns an outcome if there is
+    /// nothing left to do, because one of them committed the same batch.
+    pub(super) async fn rebase(
+        &mut self,
+        staged: &mut Staged,
+        rivals: &[Entry],
+    ) -> Result<Option<Committed>> {
+        let mut sources = BTreeSet::new();
+        let mut theirs: Vec<&Ingest> = Vec::new();
+        for rival in rivals {
+            match &rival.body {
+                Body::Ingest(ingest) => {
+                    if let Some(done) = self.same_batch(rival.version, ingest)? {
+                        return Ok(Some(done));
                     }
-                    return Err(Error::Refused(format!(
-                        "batch {:?} was committed in version {} with other sources; nothing was committed here",
-                        batch.id, rival.version
-                    )));
+                    sources.extend(self.revoke_sources(rival.version, ingest));
+                    theirs.push(ingest);
                 }
-                self.check_floor(staged.oldest())?;
-                self.adopt_schema()?;
-                let sources = self.revoke_sources(rival.version, theirs);
-                let tokens = self.overlap(staged, theirs).await?;
-                if !tokens.is_empty() || !sources.is_empty() {
-                    self.revoke(staged, &Revoked { tokens, sources }).await?;
+                Body::Policy { policy } => {
+                    let judged_otherwise = self.null_key_by_policy && policy.null_key != self.null_key;
+                    if judged_otherwise || policy.partition_by != self.partition_by {
+                        return Err(Error::Refused(format!(
+                            "version {} changed the table's policy while this run was under way; nothing was \
+                             committed. Run again",
+                            rival.version
+                        )));
+                    }
                 }
+                // Where tokens lie has no bearing on which rows are new; the floor is checked with every proposal.
+                Body::Compact(_) | Body::Fence { .. } | Body::Create(_) => {}
             }
-            Body::Policy { policy } => {
-                let judged_otherwise = self.null_key_by_policy && policy.null_key != self.null_key;
-                if judged_otherwise || policy.partition_by != self.partition_by {
-                    return Err(Error::Refused(format!(
-                        "version {} changed the table's policy while this run was under way; nothing was committed. \
-                         Run again",
-                        rival.version
-                    )));
-                }
-            }
-            // Where tokens lie has no bearing on which rows are new; the floor is checked with every proposal.
-            Body::Compact(_) | Body::Fence { .. } | Body::Create(_) => {}
+        }
+        if theirs.is_empty() {
+            return Ok(None);
+        }
+        self.check_floor(staged.oldest())?;
+        self.adopt_schema()?;
+        let tokens = self.overlap(staged, &theirs).await?;
+        if !tokens.is_empty() || !sources.is_empty() {
+            self.revoke(staged, &Revoked { tokens, sources }).await?;
         }
         Ok(None)
+    }
+
+    /// What the winner committed, if that is our batch.
+    fn same_batch(&self, version: u64, theirs: &Ingest) -> Result<Option<Committed>> {
+        match (&self.batch, &theirs.batch) {
+            (Some(ours), Some(batch)) if ours == batch => Ok(Some(Committed::of_entry(version, theirs))),
+            (Some(ours), Some(batch)) if ours.id == batch.id => Err(Error::Refused(format!(
+                "batch {:?} was committed in version {version} with other sources; nothing was committed here",
+                batch.id
+            ))),
+            _ => Ok(None),
+        }
     }
 
     /// What was staged below the floor may be gone: it can neither be committed, nor be read to be written anew.
@@ -139,18 +165,29 @@ impl Session {
         revoked
     }
 
-    /// The tokens that both have, ascending.
-    async fn overlap(&mut self, staged: &mut Staged, theirs: &Ingest) -> Result<Vec<Token>> {
+    /// The tokens that we and any of them have, ascending.
+    async fn overlap(&mut self, staged: &mut Staged, theirs: &[&Ingest]) -> Result<Vec<Token>> {
+        let ours = staged.tokens.sum().count;
         // Who brings no keys need not read theirs.
-        if staged.tokens.sum().count == 0 {
+        if ours == 0 {
             return Ok(Vec::new());
         }
         let store = self.store.clone();
         let mut budget = Budget(self.memory / 8);
-        let mut common =
-            pick(&theirs.inline.0, &staged.tokens.find(&store, &theirs.inline.0, &mut budget).await?);
-        let ours = staged.tokens.sum().count;
-        for run in &theirs.runs {
+        let mut common = Vec::new();
+        for theirs in theirs {
+            let inline = &theirs.inline.0;
+            common.extend(pick(inline, &staged.tokens.find(&store, inline, &mut budget).await?));
+        }
+        // Small runs come whole, several at a time; then each costs one request, and they cost one wait together.
+        let runs = theirs.iter().flat_map(|theirs| &theirs.runs);
+        let (small, large): (Vec<&RunRef>, Vec<&RunRef>) = runs.partition(|run| run.bytes <= SMALL_RUN);
+        let small: Vec<_> = small.into_iter().map(|run| whole_run(store.clone(), run.clone())).collect();
+        let mut small = stream::iter(small).buffered(RUNS_AT_ONCE);
+        while let Some(tokens) = small.try_next().await? {
+            common.extend(pick(&tokens, &staged.tokens.find(&store, &tokens, &mut budget).await?));
+        }
+        for run in large {
             let mut theirs = OpenRun::open(&store, run).await?;
             if ours < theirs.len() / 16 {
                 // A small commit against a large one: look up ours in theirs.
@@ -183,8 +220,13 @@ impl Session {
         let spec = self.identity().token.clone();
         let mut kept = Vec::new();
         let mut gone: BTreeMap<u32, u64> = BTreeMap::new();
-        for file in std::mem::take(&mut staged.files) {
-            let input = Input::of_object(&store, &file.name, file.bytes)?;
+        let files = std::mem::take(&mut staged.files);
+        let inputs: Vec<_> =
+            files.iter().map(|file| staged_file(store.clone(), file.clone(), self.memory / 4)).collect();
+        let mut inputs = stream::iter(inputs).buffered(FILES_AT_ONCE);
+        for file in files {
+            let input = inputs.try_next().await?;
+            let input = input.ok_or_else(|| Error::Internal(format!("{} was not opened", file.name)))?;
             let url = file.name.clone();
             let parquet = compute(move || ParquetFile::open(input, &url)).await?;
             let key = spec.bind(parquet.schema(), &file.name)?;
@@ -226,6 +268,24 @@ impl Session {
         }
         Ok(())
     }
+}
+
+async fn whole_run(store: Store, run: RunRef) -> Result<Vec<Token>> {
+    OpenRun::read_whole(&store, &run).await
+}
+
+/// A data file that was staged, to be read again. One that is small, or fits into `memory`, comes from a bucket in one request, and
+/// then its checksum tells whether it came whole.
+async fn staged_file(store: Store, file: DataFile, memory: u64) -> Result<Input> {
+    if store.local_path("").is_some() || file.bytes > memory.clamp(1 << 20, READ_WHOLE) {
+        return Input::of_object(&store, &file.name, file.bytes);
+    }
+    let bytes = store.get_limited(&file.name, file.bytes).await?;
+    let bytes = bytes.ok_or_else(|| Error::corrupt(&file.name, "it was staged, and is absent"))?;
+    if format!("{:016x}", xxh3_64(&bytes)) != file.check {
+        return Err(Error::corrupt(&file.name, "what was read of it is not what was staged"));
+    }
+    Ok(Input::held(&store.location_of(&file.name), bytes))
 }
 
 /// Which rows of a staged row group stay.

@@ -51,6 +51,7 @@ struct Shared {
 enum Kind {
     Disk { file: File, modified: Option<SystemTime> },
     Bucket { store: Store, name: String, etag: Option<String>, windows: Mutex<VecDeque<(u64, Bytes)>> },
+    Held(Bytes),
     Stdin,
 }
 
@@ -100,6 +101,11 @@ impl Input {
         }
     }
 
+    /// What was read of `url` before, whole.
+    pub(crate) fn held(url: &str, bytes: Bytes) -> Self {
+        Self::new(url, Compression::None, bytes.len() as u64, Kind::Held(bytes))
+    }
+
     pub(super) fn stdin(compression: Compression) -> Self {
         Self::new("-", compression, 0, Kind::Stdin)
     }
@@ -116,7 +122,7 @@ impl Input {
     /// The decompressed bytes, in order. Blocks while it reads, so it belongs on a blocking thread.
     pub fn reader(&self) -> Result<Box<dyn Read + Send>> {
         let raw: Box<dyn Read + Send> = match &self.shared.bytes {
-            Kind::Disk { .. } => Box::new(Reader::at(self, 0)),
+            Kind::Disk { .. } | Kind::Held(_) => Box::new(Reader::at(self, 0)),
             Kind::Bucket { .. } => Box::new(Ahead::new(self)),
             Kind::Stdin => Box::new(io::stdin()),
         };
@@ -143,7 +149,7 @@ impl Input {
                         })
                 })
             }
-            Kind::Stdin => true,
+            Kind::Held(_) | Kind::Stdin => true,
         };
         if same { Ok(()) } else { Err(self.changed()) }
     }
@@ -160,6 +166,8 @@ impl Input {
                 }
             }
             Kind::Bucket { windows, .. } => self.windowed(windows, range),
+            // Both ends lie within: the size is theirs.
+            Kind::Held(bytes) => Ok(bytes.slice(range.start as usize..range.end as usize)),
             Kind::Stdin => {
                 Err(Error::input("-", "standard input can only be read in order; save it to a file first"))
             }

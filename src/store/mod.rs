@@ -108,6 +108,19 @@ impl Store {
         }
     }
 
+    /// As [`Self::from_object_store`], but what is longer than `part_size` bytes is uploaded in parts of that many: so
+    /// tests reach with small objects what otherwise takes large ones.
+    pub fn in_small_parts(
+        store: Arc<dyn ObjectStore>,
+        prefix: &str,
+        url: &str,
+        part_size: std::num::NonZeroUsize,
+    ) -> Self {
+        let mut remote = Remote::plain(store, prefix, &display_safe(url));
+        remote.part_size = part_size.get();
+        Self { inner: Inner::Remote(Arc::new(remote)), alone: false }
+    }
+
     /// Creates the object `name` if nobody has, in one request, and says what is known about the outcome.
     pub async fn put_once(&self, name: &str, bytes: Bytes) -> Put {
         if self.alone {

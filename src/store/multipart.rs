@@ -51,8 +51,9 @@ impl RemoteUpload {
 
     pub(super) async fn write(&mut self, mut bytes: Bytes) -> Result<()> {
         self.written += bytes.len() as u64;
-        while self.gathered_bytes + bytes.len() >= PART_SIZE {
-            let piece = bytes.split_to(PART_SIZE - self.gathered_bytes);
+        let part = self.store.part_size;
+        while self.gathered_bytes + bytes.len() >= part {
+            let piece = bytes.split_to(part - self.gathered_bytes);
             self.gather(piece);
             self.send_part().await?;
         }
@@ -90,7 +91,8 @@ impl RemoteUpload {
 
     async fn send_part(&mut self) -> Result<()> {
         if self.parts == MAX_PARTS {
-            let reason = format!("an object may have at most {} GiB", (MAX_PARTS * PART_SIZE) >> 30);
+            let reason =
+                format!("an object may have at most {} GiB", (MAX_PARTS * self.store.part_size) >> 30);
             return Err(Error::store("write", self.store.url_of(&self.name), reason));
         }
         let payload = PutPayload::from_iter(std::mem::take(&mut self.gathered));

@@ -8,6 +8,7 @@ use super::{
     Listed, Put, check_name,
     explain::{Secrets, tells_of_unknown_conditions},
     local::{range_length, too_large},
+    multipart::PART_SIZE,
 };
 use crate::error::{Error, Result};
 use bytes::Bytes;
@@ -34,6 +35,8 @@ pub(super) struct Remote {
     /// What people are shown, without a slash at its end.
     url: String,
     secrets: Secrets,
+    /// Bytes of one part of a multipart upload; what is smaller is one plain put.
+    pub(super) part_size: usize,
 }
 
 impl Remote {
@@ -45,7 +48,7 @@ impl Remote {
         secrets: Secrets,
     ) -> Self {
         let (prefix, url) = (prefix.trim_matches('/').to_owned(), url.trim_end_matches('/').to_owned());
-        Self { ordinary, once, prefix, url, secrets }
+        Self { ordinary, once, prefix, url, secrets, part_size: PART_SIZE }
     }
 
     pub(super) fn plain(store: Arc<dyn ObjectStore>, prefix: &str, url: &str) -> Self {

@@ -234,7 +234,7 @@ pub fn shapes(files: &[DataFile]) -> Vec<(u64, u64)> {
 }
 
 /// Columns besides `id` and `n` hold the number as well, as whatever type they have.
-fn batch(schema: &SchemaRef, rows: &[Row]) -> RecordBatch {
+pub fn batch(schema: &SchemaRef, rows: &[Row]) -> RecordBatch {
     let numbers: Arc<dyn Array> = Arc::new(Int64Array::from_iter_values(rows.iter().map(|(_, n)| *n)));
     let column = |field: &Arc<Field>| match field.name().as_str() {
         "id" => Arc::new(StringArray::from_iter(rows.iter().map(|(id, _)| id.as_deref()))) as _,
