@@ -156,7 +156,7 @@ impl Ledger {
                 (_, Ok(Some(bytes))) => break bytes,
                 (_, Ok(None)) if tries < 10 => tries += 1,
                 (_, Err(e)) => return Err(e),
-                (Put::Unknown(e), Ok(None)) => return Err(e),
+                (Put::Failed(e) | Put::Unknown(e), Ok(None)) => return Err(e),
                 (_, Ok(None)) => {
                     return Err(Error::Refused(format!(
                         "{} says that {} exists and that it does not: this store cannot hold a table",
@@ -209,6 +209,7 @@ impl Ledger {
     /// Applies all entries that were added since. Returns those that are valid.
     pub async fn refresh(&mut self) -> Result<Vec<Entry>> {
         let mut news = Vec::new();
+        let known = self.state.entries;
         // Mostly there is nothing new, so the first step looks at one version only.
         let mut ahead = 1;
         loop {
@@ -221,7 +222,13 @@ impl Ledger {
                 .await?;
             for found in fetched {
                 // The first absent version is the tip: the ledger is contiguous.
-                let Some((entry, hash)) = found else { return Ok(news) };
+                let Some((entry, hash)) = found else {
+                    // What is said or done because of them must not outlive them.
+                    if self.state.entries > known {
+                        self.store.settle(name::LEDGER).await?;
+                    }
+                    return Ok(news);
+                };
                 if self.admit(&entry, hash)? == Applied::Valid {
                     news.push(entry);
                 }
@@ -271,6 +278,8 @@ impl Ledger {
         }
         let mut pause = self.patience.first_pause;
         let mut trouble = String::from("the store says that it exists, and that it does not");
+        // Whether some attempt may have landed, or may land yet.
+        let mut doubt = false;
         // The runtime's timer ends the asking, nothing else: no decision about what stands in the ledger uses it.
         let mut deadline = pin!(tokio::time::sleep(self.patience.total));
         for attempt in 0..self.patience.attempts {
@@ -285,10 +294,18 @@ impl Ledger {
                 Put::Landed => {
                     return self.stands(entry, &bytes).await;
                 }
-                Put::Taken => debug!(version = entry.version, "taken: reading who it was"),
-                Put::Unknown(e) => {
+                Put::Taken => {
+                    debug!(version = entry.version, "taken: reading who it was");
+                    doubt = true;
+                }
+                Put::Failed(e) if !doubt => return Err(e),
+                Put::Failed(e) | Put::Unknown(e) => {
                     debug!(version = entry.version, error = %e, "no clear answer: reading what stands there");
+                    doubt = true;
                     trouble = e.to_string();
+                    if self.store.is_poisoned() {
+                        break;
+                    }
                 }
             }
             match self.store.get_limited(&object, MAX_MANIFEST).await {
@@ -344,7 +361,7 @@ impl Ledger {
             let (name, bytes) = checkpoint::encode(version, &self.state)?;
             match self.store.put_once(&name, bytes).await {
                 Put::Landed | Put::Taken => Ok(()),
-                Put::Unknown(e) => Err(e),
+                Put::Failed(e) | Put::Unknown(e) => Err(e),
             }
         };
         if let Err(e) = written.await {

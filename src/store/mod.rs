@@ -57,6 +57,8 @@ pub enum Put {
     /// The store said that the name is occupied, possibly by these very bytes: read it. (S3 may also say so where
     /// nothing is stored, when two writers meet.)
     Taken,
+    /// This call certainly stored nothing, and nothing of it can appear later: a local disk that is full, say.
+    Failed(Error),
     /// Anything else. The object may or may not be there, now or a moment later: read it.
     Unknown(Error),
 }
@@ -199,6 +201,23 @@ impl Store {
         }
     }
 
+    /// Makes sure that what was found in `folder` survives a power cut. A bucket's objects do; on a local disk
+    /// another writer may have been killed after it named an object, and before it synced the folder.
+    pub(crate) async fn settle(&self, folder: &str) -> Result<()> {
+        match &self.inner {
+            Inner::Local(local) => {
+                let (local, folder) = (Arc::clone(local), folder.to_owned());
+                compute(move || local.settle_names(&folder)).await
+            }
+            Inner::Remote(_) => Ok(()),
+        }
+    }
+
+    /// Whether the disk failed to keep a write of this process, so that nothing read there can be trusted any more.
+    pub(crate) fn is_poisoned(&self) -> bool {
+        matches!(&self.inner, Inner::Local(local) if local.is_poisoned())
+    }
+
     /// Deletes the object; one that is not there counts as deleted.
     pub async fn delete(&self, name: &str) -> Result<()> {
         match &self.inner {
@@ -274,14 +293,14 @@ impl Store {
         match self.put_once(name, first.clone()).await {
             Put::Landed => {}
             Put::Taken => return Err(refuse("it reports a fresh name as taken")),
-            Put::Unknown(error) => return Err(error),
+            Put::Failed(error) | Put::Unknown(error) => return Err(error),
         }
         match self.put_once(name, second).await {
             Put::Taken => {}
             Put::Landed => {
                 return Err(refuse("it ignores If-None-Match (a second create of one name succeeded)"));
             }
-            Put::Unknown(error) => return Err(error),
+            Put::Failed(error) | Put::Unknown(error) => return Err(error),
         }
         if self.get(name).await? != Some(first) {
             return Err(refuse("a refused write changed what is read back, or a new object cannot be read"));
