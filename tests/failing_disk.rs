@@ -55,8 +55,10 @@ fn judged(story: &Story, step: usize, table: &Path, ended: &Output, what: &str) 
         1 => {
             assert!(rows == old, "{what}: failed, and {} rows: {told}", rows.len());
             assert!(told.starts_with("error: ") || told.contains("\nerror: "), "{what}: {told}");
-            let place = table.parent().unwrap().to_str().unwrap();
-            assert!(told.contains(place) && told.contains("(os error "), "{what}: {told}");
+            // What failed and why: by its whole path, or by its name within the table.
+            let places = [table.parent().unwrap().to_str().unwrap(), " _dedupe/", " data/"];
+            let named = places.iter().any(|place| told.contains(place));
+            assert!(named && told.contains("(os error "), "{what}: {told}");
         }
         75 => {
             assert!(rows == old || rows == new, "{what}: unknown, and {} rows: {told}", rows.len());
@@ -161,6 +163,8 @@ fn with_any_number_of_handles() {
         let told = String::from_utf8_lossy(&ended.stderr).into_owned();
         let rows = sound_rows(&table).unwrap();
         match ended.status.code() {
+            // Too few to start any program.
+            Some(127) => assert_eq!(rows, story.before(step), "{told}"),
             Some(0) => assert_eq!(rows, story.steps[step].rows),
             Some(1) => {
                 assert_eq!(rows, story.before(step));
@@ -173,7 +177,7 @@ fn with_any_number_of_handles() {
         assert_eq!(sound_rows(&table).unwrap(), story.steps[step].rows);
     }
     println!("{codes}");
-    assert_eq!(codes.kinds(), 2);
+    assert!(codes.of("Some(0)") > 0 && codes.of("Some(1)") > 0);
 }
 
 #[test]

@@ -60,18 +60,18 @@ fn signal(child: &Child, name: &str) {
     let _ = kill.args([name, &child.id().to_string()]).stderr(Stdio::null()).status().unwrap();
 }
 
-/// Runs `command` once, with a fate drawn from `dice`. The report, if it was let finish.
-fn once(mut command: Command, dice: &mut Dice, tally: &mut Tally) -> Option<serde_json::Value> {
+/// Runs `command` once, with a fate drawn from `dice`, that meets it within `pace` milliseconds. The report, if it was let finish.
+fn once(mut command: Command, pace: usize, dice: &mut Dice, tally: &mut Tally) -> Option<serde_json::Value> {
     let fate = [Fate::Spared, Fate::Spared, Fate::Killed, Fate::Killed, Fate::Stopped][dice.throw(5)];
     let child = command.args(["--output", "json"]).spawn().unwrap();
     match fate {
         Fate::Spared => {}
         Fate::Killed => {
-            wait(dice.throw(250));
+            wait(dice.throw(pace));
             signal(&child, "-KILL");
         }
         Fate::Stopped => {
-            wait(dice.throw(120));
+            wait(dice.throw(pace));
             signal(&child, "-STOP");
             wait(300 + dice.throw(700));
             signal(&child, "-CONT");
@@ -91,8 +91,19 @@ fn once(mut command: Command, dice: &mut Dice, tally: &mut Tally) -> Option<serd
     (code == 0).then(|| serde_json::from_slice(&ended.stdout).unwrap())
 }
 
+/// Where they meet.
+struct Race<'a> {
+    table: &'a str,
+    folder: &'a Path,
+    watch: &'a Stopwatch,
+    seconds: f64,
+    /// Milliseconds within which a process meets its fate.
+    pace: usize,
+}
+
 /// Ingests batch after batch, each until it is done.
-fn writes(number: usize, table: &str, folder: &Path, watch: &Stopwatch, seconds: f64) -> Did {
+fn writes(number: usize, race: &Race<'_>) -> Did {
+    let Race { table, folder, watch, seconds, pace } = *race;
     let (mut did, mut dice) = (Did::default(), Dice::new(number as u64 + 1));
     for batch in 0.. {
         if batch > 0 && watch.seconds() > seconds {
@@ -110,7 +121,7 @@ fn writes(number: usize, table: &str, folder: &Path, watch: &Stopwatch, seconds:
             if batch % 3 == 0 {
                 command.args(["--batch-id", &format!("{number}-{batch}")]);
             }
-            if let Some(report) = once(command, &mut dice, &mut did.tally) {
+            if let Some(report) = once(command, pace, &mut dice, &mut did.tally) {
                 break report;
             }
         };
@@ -129,12 +140,12 @@ fn ingest(source: &PathBuf, table: &str) -> Command {
     command
 }
 
-fn compacts(table: &str, watch: &Stopwatch, seconds: f64) -> Did {
+fn compacts(race: &Race<'_>) -> Did {
     let (mut did, mut dice) = (Did::default(), Dice::new(99));
-    while watch.seconds() < seconds {
+    while race.watch.seconds() < race.seconds {
         let mut command = dedupe();
-        command.arg("compact").arg(table).args(["--memory", "32MiB"]);
-        if once(command, &mut dice, &mut did.tally).is_some() {
+        command.arg("compact").arg(race.table).args(["--memory", "32MiB"]);
+        if once(command, race.pace, &mut dice, &mut did.tally).is_some() {
             did.tally.count("compaction done");
         }
         wait(200);
@@ -142,17 +153,17 @@ fn compacts(table: &str, watch: &Stopwatch, seconds: f64) -> Did {
     did
 }
 
-fn race(table: &str) {
-    let (folder, watch, seconds) = (tempfile::tempdir().unwrap(), Stopwatch::start(), seconds());
+fn race(table: &str, pace: usize) {
+    let (folder, watch) = (tempfile::tempdir().unwrap(), Stopwatch::start());
     // Somebody must have made the table before it can be compacted.
     let first =
         table::write(folder.path(), "first", Shape::Ndjson, &[Event { id: Some("key-0".into()), n: 0 }]);
     assert!(ingest(&first, table).output().unwrap().status.success());
-    let (watch, folder) = (&watch, folder.path());
+    let race = Race { table, folder: folder.path(), watch: &watch, seconds: seconds(), pace };
+    let race = &race;
     let done: Vec<Did> = std::thread::scope(|scope| {
-        let writers = (0..WRITERS).map(|n| scope.spawn(move || writes(n, table, folder, watch, seconds)));
-        let mut running: Vec<_> = writers.collect();
-        running.push(scope.spawn(move || compacts(table, watch, seconds)));
+        let mut running: Vec<_> = (0..WRITERS).map(|n| scope.spawn(move || writes(n, race))).collect();
+        running.push(scope.spawn(move || compacts(race)));
         running.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     let (mut expected, mut tally) = (HashSet::from(["key-0".to_owned()]), Tally::default());
@@ -192,7 +203,7 @@ fn is_exact(table: &str, expected: &HashSet<String>) {
 #[test]
 fn on_one_folder() {
     let folder = tempfile::tempdir().unwrap();
-    race(folder.path().join("table").to_str().unwrap());
+    race(folder.path().join("table").to_str().unwrap(), 60);
 }
 
 /// Runs on a fresh folder in the bucket or container that `variable` names.
@@ -201,7 +212,7 @@ fn on_emulator(variable: &str) {
         return println!("not tested: {variable} is not set");
     };
     let unique = dedupe::random::identity().unwrap();
-    race(&format!("{}/tests/{unique}", base.trim_end_matches('/')));
+    race(&format!("{}/tests/{unique}", base.trim_end_matches('/')), 400);
 }
 
 #[test]

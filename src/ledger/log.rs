@@ -155,8 +155,7 @@ impl Ledger {
             match (put, store.get_limited(name::TABLE, MAX_TABLE).await) {
                 (_, Ok(Some(bytes))) => break bytes,
                 (_, Ok(None)) if tries < 10 => tries += 1,
-                (_, Err(e)) => return Err(e),
-                (Put::Failed(e) | Put::Unknown(e), Ok(None)) => return Err(e),
+                (Put::Failed(e) | Put::Unknown(e), _) | (_, Err(e)) => return Err(e),
                 (_, Ok(None)) => {
                     return Err(Error::Refused(format!(
                         "{} says that {} exists and that it does not: this store cannot hold a table",
