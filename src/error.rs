@@ -56,6 +56,33 @@ pub enum Error {
         reason: String,
     },
 
+    /// A vacuum ran while this session was under way and took it for dead: what it staged can no longer become part
+    /// of the table. Nothing was committed; run again.
+    #[error(
+        "{object} was begun at stage {stage}, and a vacuum has meanwhile fenced off everything below stage {floor}: \
+         nothing was committed; run again"
+    )]
+    Fenced {
+        /// What was begun too long ago: the name of a staged object, or the session.
+        object: String,
+        /// How many ledger entries had been seen when it was begun.
+        stage: u64,
+        /// The lowest stage that is still welcome.
+        floor: u64,
+    },
+
+    /// The version asked for, or being read, is older than what vacuums keep readable.
+    #[error(
+        "snapshot expired: version {version} can no longer be read, a vacuum has kept versions from {oldest} on. Read \
+         a newer one; a longer --grace of `dedupe vacuum` keeps versions readable for longer"
+    )]
+    SnapshotExpired {
+        /// The version that was to be read.
+        version: u64,
+        /// The oldest version that can be read.
+        oldest: u64,
+    },
+
     /// The run was interrupted before its commit: the table is unchanged.
     #[error("interrupted before the commit; the table is unchanged")]
     Interrupted,

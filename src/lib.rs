@@ -76,6 +76,7 @@ pub mod clock;
 pub mod error;
 pub mod index;
 pub mod ingest;
+pub mod lease;
 pub mod ledger;
 pub mod options;
 pub mod policy;

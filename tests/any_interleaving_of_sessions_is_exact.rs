@@ -117,7 +117,7 @@ impl Game {
                 let ledger = self.place.ledger().await;
                 let begun = self.live.iter().map(|one| one.writer.begun_at).min();
                 let floor = begun.unwrap_or(ledger.state().entries).max(ledger.state().floor);
-                self.place.enter(Body::Fence { floor }).await;
+                self.place.enter(Body::Fence { floor, oldest: floor.saturating_sub(1) }).await;
             }
         }
     }

@@ -210,7 +210,7 @@ async fn a_void_entry_occupies_its_version_and_nothing_else() {
     let (_, store) = healthy();
     let mut ledger = created(&store).await;
     let before = ledger.state().clone();
-    let mut zombie = ledger.entry(&proposer(9), Body::Fence { floor: 0 }).unwrap();
+    let mut zombie = ledger.entry(&proposer(9), Body::Fence { floor: 0, oldest: 0 }).unwrap();
     zombie.prev ^= 1;
     force(&store, 1, &zombie).await;
     let entry = commit(&ledger, 1, 7);
@@ -225,7 +225,7 @@ async fn a_void_entry_occupies_its_version_and_nothing_else() {
 async fn a_proposal_that_breaks_a_rule_is_never_sent() {
     let (faulty, store) = healthy();
     let mut ledger = created(&store).await;
-    let entry = ledger.entry(&proposer(1), Body::Fence { floor: 99 }).unwrap();
+    let entry = ledger.entry(&proposer(1), Body::Fence { floor: 99, oldest: 0 }).unwrap();
     assert!(matches!(ledger.propose(&entry).await.unwrap(), Proposal::Void(Void::Floor(99))));
     assert_eq!(faulty.count(Call::Put, &name::manifest(1)), 0);
 }
@@ -328,7 +328,7 @@ async fn entries_of_a_newer_program_are_refused_not_skipped() {
     for (from, to) in [("\"kind\": \"fence\"", "\"kind\": \"rewind\""), ("\"format\": 1", "\"format\": 2")] {
         let (_, store) = healthy();
         let mut ledger = created(&store).await;
-        let fence = ledger.entry(&proposer(1), Body::Fence { floor: 0 }).unwrap();
+        let fence = ledger.entry(&proposer(1), Body::Fence { floor: 0, oldest: 0 }).unwrap();
         let text = String::from_utf8(fence.encode().unwrap()).unwrap();
         assert!(text.contains(from));
         let newer = Bytes::from(text.replace(from, to));
@@ -464,7 +464,8 @@ async fn a_creator_that_died_half_way_leaves_a_table_that_can_be_completed() {
 #[tokio::test(start_paused = true)]
 async fn a_void_entry_before_the_first_does_not_keep_a_table_from_being_created() {
     let (_, store) = healthy();
-    let mut stray = created(&healthy().1).await.entry(&proposer(9), Body::Fence { floor: 0 }).unwrap();
+    let mut stray =
+        created(&healthy().1).await.entry(&proposer(9), Body::Fence { floor: 0, oldest: 0 }).unwrap();
     stray.version = 0;
     force(&store, 0, &stray).await;
     let ledger = created(&store).await;

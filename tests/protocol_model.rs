@@ -204,6 +204,11 @@ fn a_vacuum_that_judges_by_an_older_state_deletes_live_objects() {
 }
 
 #[test]
+fn a_vacuum_that_forgets_readers_breaks_a_version_that_was_to_stay_readable() {
+    found(&[Bug::VacuumForgetsReaders], None, model::READABLE_IS_WHOLE);
+}
+
+#[test]
 fn a_store_that_ignores_the_condition_loses_commits() {
     found(&[Bug::LyingStore], None, model::DONE_IS_COMMITTED);
 }

@@ -5,7 +5,8 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use super::exit::Exit;
 use super::out::Format;
 use super::{
-    compact, completions, explain, files, ingest, log, man, outcome, quarantine, show, status, tokens, verify,
+    compact, completions, explain, files, ingest, log, man, outcome, quarantine, show, status, tokens,
+    vacuum, verify,
 };
 
 const EXAMPLES: &str = "\
@@ -82,6 +83,8 @@ pub(super) enum Command {
     Quarantine(quarantine::Args),
     /// Merge token runs, so that look-ups stay quick.
     Compact(compact::Args),
+    /// Delete what no version needs any more: leftovers of crashes and lost races, and old snapshots.
+    Vacuum(vacuum::Args),
     /// Print a completion script for a shell.
     Completions(completions::Args),
     /// Print the manual page.

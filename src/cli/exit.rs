@@ -13,7 +13,8 @@ pub enum Exit {
     Failed,
     /// The command line is wrong, or names a table that does not exist.
     Usage,
-    /// The table was asked and the answer is no: `outcome` of a batch, `explain` of a key that is not in it.
+    /// The table was asked and the answer is no: `outcome` of a batch that is not committed, `explain` of a key that is
+    /// not in it.
     No,
     /// Done, and committed if there was anything to commit; only the report could not be written to standard output.
     ReportLost,
@@ -58,7 +59,9 @@ impl Exit {
             Self::Done => "done",
             Self::Failed => "failed, nothing was committed; or `verify` found problems",
             Self::Usage => "wrong use of the command, or there is no such table",
-            Self::No => "the answer is no: batch (`outcome`) or key (`explain`) unknown to the table",
+            Self::No => {
+                "the answer is no: batch not committed (`outcome`), or key unknown to the table (`explain`)"
+            }
             Self::ReportLost => "done, but the report could not be written to standard output",
             Self::Unknown => "a commit's outcome is unknown; running the same command again is safe",
             Self::Interrupted => "interrupted (Ctrl-C); an ingest leaves the table unchanged",
@@ -83,6 +86,8 @@ impl From<&Error> for Exit {
             | Error::Refused(_)
             | Error::Store { .. }
             | Error::Corrupt { .. }
+            | Error::Fenced { .. }
+            | Error::SnapshotExpired { .. }
             | Error::Internal(_) => Self::Failed,
         }
     }
@@ -103,6 +108,8 @@ pub(super) fn kind(error: &Error) -> &'static str {
         Error::Store { .. } => "store",
         Error::Corrupt { .. } => "corrupt",
         Error::Unknown { .. } => "unknown",
+        Error::Fenced { .. } => "fenced",
+        Error::SnapshotExpired { .. } => "expired",
         Error::Interrupted => "interrupted",
         Error::Internal(_) => "internal",
     }

@@ -1,7 +1,7 @@
 //! Ctrl-C and SIGTERM.
 //!
 //! The first one stops an ingest unless its commit has begun, which then is finished and takes moments. The second one
-//! ends the process at once. Other commands end at the first: they only read, or (compaction)
+//! ends the process at once. Other commands end at the first: they only read, or (compaction, vacuum)
 //! can be killed at any instant without harm.
 
 use std::pin::pin;

@@ -25,19 +25,23 @@ mod show;
 mod status;
 mod summary;
 mod tokens;
+mod vacuum;
 mod values;
 mod verify;
 mod words;
+mod writers;
 
 pub use args::command;
 pub use exit::Exit;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{ArgMatches, FromArgMatches};
 
 use crate::error::{Error, Result};
+use crate::lease;
 use crate::ledger::Ledger;
 use crate::report::Progress;
 use crate::store::Store;
@@ -45,6 +49,9 @@ use args::{Cli, Command};
 use interrupt::Interrupts;
 use out::{Out, Stop};
 use screen::Screen;
+
+/// How long a process that was told to end waits for its leases to be taken back.
+const TAKING_BACK: Duration = Duration::from_secs(2);
 
 /// What every command is given besides its own arguments.
 struct Context {
@@ -85,7 +92,11 @@ fn run(matches: &ArgMatches) -> Exit {
     let mut out = Out::stdout(cli.common.output);
     let (ended, interrupted) = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => {
-            let ended = runtime.block_on(dispatch(cli, &screen, &mut out));
+            let ended = runtime.block_on(async {
+                let ended = dispatch(cli, &screen, &mut out).await;
+                lease::taken_back(TAKING_BACK).await;
+                ended
+            });
             // Whatever still reads or writes in the background has nothing to add.
             runtime.shutdown_background();
             ended
@@ -123,19 +134,31 @@ async fn answer(command: Command, context: &Context, out: &mut Out) -> Result<Ex
         Command::Tokens(args) => tokens::run(args, context, out).await,
         Command::Quarantine(args) => quarantine::run(args, context, out).await,
         Command::Compact(args) => compact::run(args, context, out).await,
+        Command::Vacuum(args) => vacuum::run(args, context, out).await,
         Command::Completions(args) => completions::run(&args, out),
         Command::Man(args) => man::run(&args, out),
     }
 }
 
-/// Opens the table at `location` as it is now, or as it was at `version`.
+/// Opens the table at `location` as it is now, or as it was at `version`, to be read.
 async fn open(location: &str, version: Option<u64>, context: &Context) -> Result<Ledger> {
     let store = Store::open(location, &context.store_options)?;
-    let shown = table_url(&store);
     let ledger = match version {
-        Some(version) => Ledger::open_at(store, version).await?,
-        None => Ledger::open(store).await?,
+        Some(version) => Ledger::open_at(store.clone(), version).await?,
+        None => Ledger::open(store.clone()).await?,
     };
+    there(ledger, &store)
+}
+
+/// As [`open`], for those who only tell what the ledger says: that can be told of every version for ever.
+async fn open_to_tell(location: &str, version: Option<u64>, context: &Context) -> Result<Ledger> {
+    let Some(version) = version else { return open(location, None, context).await };
+    let store = Store::open(location, &context.store_options)?;
+    there(Ledger::folded_at(store.clone(), version).await?, &store)
+}
+
+fn there(ledger: Option<Ledger>, store: &Store) -> Result<Ledger> {
+    let shown = table_url(store);
     ledger.ok_or_else(|| {
         Error::Usage(format!(
             "there is no table at {shown}: check the location, or create it with \

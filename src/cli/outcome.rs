@@ -6,6 +6,7 @@ use super::args::TableArg;
 use super::exit::Exit;
 use super::out::{Out, Stop};
 use super::render::{self, Facts};
+use super::writers::{self, Writer};
 use super::{Context, open, table_url};
 use crate::error::Error;
 use crate::ledger::name;
@@ -16,8 +17,9 @@ Examples:
   dedupe outcome /lake/events 2026-01-31T10
   dedupe outcome /lake/events 2026-01-31T10 >/dev/null && rm -r landing/2026-01-31T10
 
-Ends with 0 if the batch is committed, with 3 if the table does not know it. A batch that is unknown now can still be \
-committed by a run that is not over; to run it (again) is always safe.";
+Ends with 0 if the batch is committed (processed), with 3 if it is not: it is being worked on (received), or the run \
+that had it was fenced off by a vacuum and can no longer commit (fenced), or the table knows nothing of it (unknown). A batch \
+that is unknown now can still be committed by a run that is not over; to run it (again) is always safe.";
 
 /// Tells whether a batch was committed.
 #[derive(Debug, clap::Args)]
@@ -35,7 +37,8 @@ pub(super) struct Args {
 struct Outcome {
     table: String,
     batch: String,
-    /// `committed` or `unknown`.
+    /// `committed`, `received` (a live session holds it), `fenced` (a session held it that can no longer commit), or
+    /// `unknown`.
     outcome: &'static str,
     /// The newest version that was looked at.
     as_of: Option<u64>,
@@ -44,6 +47,9 @@ struct Outcome {
     version: Option<u64>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     commit: Option<Commit>,
+    /// Sessions that hold the batch, by their leases, if it is not committed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    in_flight: Vec<Writer>,
 }
 
 #[derive(Debug, Serialize)]
@@ -58,7 +64,14 @@ struct Commit {
 }
 
 pub(super) async fn run(args: Args, context: &Context, out: &mut Out) -> Result<Exit, Stop> {
-    let ledger = open(&args.table.table, None, context).await?;
+    let mut ledger = open(&args.table.table, None, context).await?;
+    let mut in_flight = Vec::new();
+    if !ledger.state().batches.contains_key(&args.batch) {
+        in_flight = writers::in_flight(ledger.store(), ledger.state()).await?;
+        in_flight.retain(|writer| writer.batch.as_ref() == Some(&args.batch));
+        // In this order: a session takes its lease back after its commit, so if neither is seen there was neither.
+        ledger.refresh().await?;
+    }
     let version = ledger.state().batches.get(&args.batch).map(|seen| seen.version);
     let commit = match version {
         None => None,
@@ -79,20 +92,37 @@ pub(super) async fn run(args: Args, context: &Context, out: &mut Out) -> Result<
     let outcome = Outcome {
         table: table_url(ledger.store()),
         batch: args.batch,
-        outcome: if commit.is_some() { "committed" } else { "unknown" },
+        outcome: if commit.is_some() { "committed" } else { not_committed(&in_flight) },
         as_of: ledger.state().version(),
         version,
+        in_flight: if commit.is_some() { Vec::new() } else { in_flight },
         commit,
     };
     out.reply(&outcome, || text(&outcome))?;
     Ok(if outcome.commit.is_some() { Exit::Done } else { Exit::No })
 }
 
+/// What is known of a batch that is not committed, by the sessions that hold it.
+fn not_committed(in_flight: &[Writer]) -> &'static str {
+    if in_flight.iter().any(|writer| writer.alive && !writer.fenced) {
+        return "received";
+    }
+    if in_flight.iter().any(|writer| writer.fenced) { "fenced" } else { "unknown" }
+}
+
 fn text(outcome: &Outcome) -> String {
     let batch = render::clean(&outcome.batch);
     let (Some(commit), Some(version)) = (&outcome.commit, outcome.version) else {
         let as_of = outcome.as_of.map_or("its creation".into(), |version| format!("version {version}"));
-        return format!("batch {batch} is unknown to the table as of {as_of}; to run it (again) is safe\n");
+        let told = match outcome.outcome {
+            "received" => format!("batch {batch} is being worked on, and not committed as of {as_of}\n"),
+            "fenced" => format!(
+                "batch {batch} is not committed as of {as_of}, and the run that held it was fenced off by a vacuum: it \
+                 cannot commit any more; run it again\n"
+            ),
+            _ => format!("batch {batch} is unknown to the table as of {as_of}; to run it (again) is safe\n"),
+        };
+        return told + &writers::text(&outcome.in_flight);
     };
     let mut facts = Facts::default();
     facts.add("table", &outcome.table).add("time", &commit.time).add("writer", &commit.writer);
@@ -113,6 +143,7 @@ mod tests {
             as_of: Some(7),
             version: commit.is_some().then_some(3),
             commit,
+            in_flight: Vec::new(),
         }
     }
 

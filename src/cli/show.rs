@@ -76,8 +76,8 @@ fn text(table: &str, entry: &Entry, line: &Line) -> String {
         Body::Policy { policy } => {
             facts.add("null key", format!("{:?}", policy.null_key).to_lowercase());
         }
-        Body::Fence { floor } => {
-            facts.add("floor", render::number(*floor));
+        Body::Fence { floor, oldest } => {
+            facts.add("floor", render::number(*floor)).add("oldest", render::number(*oldest));
         }
         Body::Compact(compact) => {
             facts.add("runs removed", render::number(compact.runs_removed.len() as u64));

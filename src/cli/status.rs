@@ -6,7 +6,8 @@ use super::args::TableArg;
 use super::exit::Exit;
 use super::out::{Out, Stop};
 use super::render::{self, Facts};
-use super::{Context, open, table_url};
+use super::writers::{self, Writer, in_flight};
+use super::{Context, open_to_tell, table_url};
 use crate::ledger::Ledger;
 use crate::policy::NullKey;
 use crate::source::ndjson::text_of_schema;
@@ -65,6 +66,12 @@ struct Status<'a> {
     /// As `ingest --schema` reads it.
     schema: Option<serde_json::Value>,
     last_commit: Option<LastCommit<'a>>,
+    /// Nothing staged below this can become part of the table: a vacuum's fence says so.
+    floor: u64,
+    /// The oldest version that can still be read.
+    oldest: u64,
+    /// Sessions under way, by their leases; of an old version there are none.
+    in_flight: Vec<Writer>,
 }
 
 #[derive(Debug, Serialize)]
@@ -74,8 +81,11 @@ struct LastCommit<'a> {
 }
 
 pub(super) async fn run(args: Args, context: &Context, out: &mut Out) -> Result<Exit, Stop> {
-    let ledger = open(&args.table.table, args.version, context).await?;
-    let status = status(&ledger);
+    let ledger = open_to_tell(&args.table.table, args.version, context).await?;
+    let mut status = status(&ledger);
+    if args.version.is_none() {
+        status.in_flight = in_flight(ledger.store(), ledger.state()).await?;
+    }
     out.reply(&status, || text(&status))?;
     Ok(Exit::Done)
 }
@@ -109,6 +119,9 @@ fn status(ledger: &Ledger) -> Status<'_> {
         partition_by: &state.policy.partition_by,
         schema: state.schema.as_ref().and_then(|schema| serde_json::from_str(&text_of_schema(schema)).ok()),
         last_commit: state.last_ingest.as_ref().map(|(version, time)| LastCommit { version: *version, time }),
+        floor: state.floor,
+        oldest: state.oldest,
+        in_flight: Vec::new(),
     }
 }
 
@@ -153,5 +166,11 @@ fn text(status: &Status<'_>) -> String {
     }
     let fields = status.schema.as_ref().and_then(|schema| schema.get("fields")?.as_array());
     facts.add_some("columns", fields.map(|fields| render::number(fields.len() as u64)));
-    facts.text()
+    if status.floor > 0 {
+        facts.add("floor", format!("stage {}", render::number(status.floor)));
+    }
+    if status.oldest > 0 {
+        facts.add("readable", format!("from version {} on", render::number(status.oldest)));
+    }
+    facts.text() + &writers::text(&status.in_flight)
 }

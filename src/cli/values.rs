@@ -1,6 +1,7 @@
 //! How values on the command line are written: sizes, lists of columns, `key=value` pairs.
 
 use std::str::FromStr;
+use std::time::Duration;
 
 use bytesize::ByteSize;
 
@@ -27,6 +28,23 @@ pub(super) fn memory(text: &str) -> Result<u64, String> {
 /// The longest line: a size that fits the address space.
 pub(super) fn line_length(text: &str) -> Result<usize, String> {
     usize::try_from(size(text)?).map_err(|_| "more than this machine can address".into())
+}
+
+/// A length of time: `24h`, `30m`, `90s`, `7d`, or `0`.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let text = text.trim();
+    let wrong = || "expected a length of time such as 24h, 30m, 90s, 7d or 0".to_string();
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let seconds = match text.get(digits.len()..).unwrap_or_default() {
+        "s" => 1,
+        "m" | "min" => 60,
+        "h" => 3600,
+        "d" => 24 * 3600,
+        "" if digits == "0" => 1,
+        _ => return Err(wrong()),
+    };
+    let count: u64 = digits.trim().parse().map_err(|_| wrong())?;
+    count.checked_mul(seconds).map(Duration::from_secs).ok_or_else(wrong)
 }
 
 /// Column names (or expressions) separated by commas.
@@ -139,6 +157,19 @@ mod tests {
     fn too_little_memory_is_refused_with_the_least_there_must_be() {
         assert!(memory("1KiB").unwrap_err().starts_with("a run needs at least "));
         assert_eq!(memory(&MIN_MEMORY.to_string()), Ok(MIN_MEMORY));
+    }
+
+    #[test]
+    fn lengths_of_time_have_a_unit() {
+        let seconds = |text| duration(text).map(|length| length.as_secs());
+        assert_eq!(seconds("24h"), Ok(86_400));
+        assert_eq!(seconds(" 90 s"), Ok(90));
+        assert_eq!((seconds("30m"), seconds("7d"), seconds("0")), (Ok(1800), Ok(604_800), Ok(0)));
+        for wrong in
+            ["", "24", "h", "-1h", "1.5h", "1 fortnight", "99999999999999999999s", "9999999999999999999d"]
+        {
+            assert!(duration(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -29,6 +29,9 @@ use feed::{Contract, Prepared, Recipe};
 use judge::Judge;
 use plan::Planned;
 
+/// How often a run that was fenced off starts over by itself.
+const RESTARTS: usize = 3;
+
 /// Ingests `sources` (files, folders, patterns, URLs, `-`) into the table at `table`, which the first run creates.
 pub async fn ingest(
     sources: &[String],
@@ -49,6 +52,7 @@ pub async fn ingest(
     let files = leave_out_table(discover::discover(sources, &discover).await?, &store)?;
     progress.set_total(files.iter().filter_map(|file| file.size).sum());
     let mut unreadable = BTreeMap::new();
+    let mut restarts = 0;
     loop {
         progress.start_over();
         let run = Run { store: &store, files: &files, unreadable: &unreadable, options, progress };
@@ -74,6 +78,13 @@ pub async fn ingest(
                 ));
             }
             Ok(None) => info!("another writer created the table meanwhile: starting over on it"),
+            // A vacuum took this run for dead. What it staged is lost, and nothing of its input.
+            Err(error @ (Error::Fenced { .. } | Error::SnapshotExpired { .. }))
+                if restarts < RESTARTS && !reads_stdin(&files) =>
+            {
+                restarts += 1;
+                warn!("starting over by itself: {error}");
+            }
             Err(error) => return Err(error),
         }
     }

@@ -17,8 +17,8 @@ use crate::error::{Error, Result};
 /// Every so many versions a writer leaves a checkpoint behind.
 pub const INTERVAL: u64 = 32;
 
-/// The format version of checkpoints that this program writes, and the only one it uses.
-const FORMAT: u32 = 1;
+/// The format version of checkpoints that this program writes, and the only one it uses. (1 knew no oldest version.)
+const FORMAT: u32 = 2;
 
 /// The largest checkpoint that is unpacked, in bytes.
 const MAX_UNPACKED: u64 = 1 << 32;

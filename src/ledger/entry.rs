@@ -62,6 +62,9 @@ pub enum Body {
     Fence {
         /// The lowest stage that is still welcome.
         floor: u64,
+        /// The oldest version whose snapshot stays readable.
+        #[serde(default)]
+        oldest: u64,
     },
 }
 

@@ -7,6 +7,8 @@
 //! - **R4** nothing is deleted, whatever the doubt;
 //! - **R5** "committed" is said only when the store accepted our bytes or our bytes were read back.
 
+mod snapshot;
+
 use std::pin::pin;
 use std::time::Duration;
 
@@ -110,27 +112,6 @@ impl Ledger {
         Ok((!ledger.state.table.is_empty()).then_some(ledger))
     }
 
-    /// Opens the table as it was at `version`.
-    pub async fn open_at(store: Store, version: u64) -> Result<Option<Self>> {
-        let Some(bytes) = store.get_limited(name::TABLE, MAX_TABLE).await? else {
-            return Ok(None);
-        };
-        let identity = TableIdentity::decode(name::TABLE, &bytes)?;
-        let state = newest_checkpoint(&store, &identity, version).await?.unwrap_or_default();
-        let mut ledger = Self { store, identity, state, patience: Patience::default() };
-        while ledger.state.entries <= version {
-            let next = ledger.state.entries;
-            let Some((entry, hash)) = read_entry(&ledger.store, next).await? else {
-                let newest = next.saturating_sub(1);
-                return Err(Error::Refused(format!(
-                    "version {version} does not exist: the newest is {newest}"
-                )));
-            };
-            let _ = ledger.admit(&entry, hash)?;
-        }
-        Ok(Some(ledger))
-    }
-
     /// Creates a table: writes `table.json` and version 0. If another writer creates it at the same moment, theirs
     /// stands and is opened; the caller compares what it wanted with [`Ledger::identity`].
     pub async fn create(
@@ -208,6 +189,17 @@ impl Ledger {
     /// Applies all entries that were added since. Returns those that are valid.
     pub async fn refresh(&mut self) -> Result<Vec<Entry>> {
         let mut news = Vec::new();
+        self.advance(|_, entry, applied| {
+            if applied == Applied::Valid {
+                news.push(entry);
+            }
+        })
+        .await?;
+        Ok(news)
+    }
+
+    /// Applies all entries that were added since, and shows `each` of them with the state after it.
+    async fn advance(&mut self, mut each: impl FnMut(&State, Entry, Applied)) -> Result<()> {
         let known = self.state.entries;
         // Mostly there is nothing new, so the first step looks at one version only.
         let mut ahead = 1;
@@ -226,11 +218,10 @@ impl Ledger {
                     if self.state.entries > known {
                         self.store.settle(name::LEDGER).await?;
                     }
-                    return Ok(news);
+                    return Ok(());
                 };
-                if self.admit(&entry, hash)? == Applied::Valid {
-                    news.push(entry);
-                }
+                let applied = self.admit(&entry, hash)?;
+                each(&self.state, entry, applied);
             }
             ahead = (ahead * 2).min(FETCH_AHEAD);
         }

@@ -19,6 +19,8 @@ pub const TOKENS: &str = "_dedupe/tokens";
 pub const QUARANTINE: &str = "_dedupe/quarantine";
 /// The folder of the leases of live writers.
 pub const SESSIONS: &str = "_dedupe/session";
+/// What the name of an object begins with that a probe of the store writes, and deletes again.
+pub const PROBE: &str = "_dedupe/probe-";
 /// The folder of the deduplicated rows.
 pub const DATA: &str = "data";
 
@@ -93,6 +95,11 @@ impl Namer {
     /// From here on, names say that the writer has seen `entries` ledger entries.
     pub fn advance(&mut self, entries: u64) {
         self.stage = self.stage.max(entries);
+    }
+
+    /// The stage that names say now.
+    pub fn stage(&self) -> u64 {
+        self.stage
     }
 
     /// A new name in `folder`, with `extension`.

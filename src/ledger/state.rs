@@ -35,6 +35,8 @@ pub struct State {
     pub policy_version: u64,
     /// Nothing staged below this may become live any more.
     pub floor: u64,
+    /// The oldest version whose snapshot is whole for certain. Below it a vacuum may have deleted what it named.
+    pub oldest: u64,
     /// Live data files by name.
     pub files: BTreeMap<String, Live<DataFile>>,
     /// Live token runs by name.
@@ -140,9 +142,13 @@ pub enum Void {
     /// The sums in the entry contradict each other or the entries before.
     #[error("its sums do not add up: {0}")]
     Sums(&'static str),
-    /// The floor may only rise, and not above what exists.
-    #[error("the floor {0} is below the present one or above the next version")]
+    /// The floor may only rise, and not above the stage of those who have seen its fence.
+    #[error("the floor {0} is below the present one or above the stage that follows its version")]
     Floor(u64),
+    /// The oldest readable version may only rise, and must lie below the floor: whoever is not fenced off began at a
+    /// stage at or above the floor, so then every object that he may have to read is retained.
+    #[error("the oldest readable version {0} is below the present one or not below the floor")]
+    Oldest(u64),
 }
 
 impl State {
@@ -179,8 +185,11 @@ impl State {
         match &entry.body {
             Body::Create(create) if create.table.is_empty() => Err(Void::NotTheBeginning),
             Body::Create(_) | Body::Policy { .. } => Ok(()),
-            Body::Fence { floor } if *floor < self.floor || *floor > entry.version => {
+            Body::Fence { floor, .. } if *floor < self.floor || *floor > entry.version.saturating_add(1) => {
                 Err(Void::Floor(*floor))
+            }
+            Body::Fence { floor, oldest } if *oldest < self.oldest || *oldest >= (*floor).max(1) => {
+                Err(Void::Oldest(*oldest))
             }
             Body::Fence { .. } => Ok(()),
             Body::Compact(compact) => self.check_compact(compact),
@@ -314,7 +323,10 @@ impl State {
                 self.policy = policy.clone();
                 self.policy_version = since;
             }
-            Body::Fence { floor } => self.floor = *floor,
+            Body::Fence { floor, oldest } => {
+                self.floor = *floor;
+                self.oldest = *oldest;
+            }
             Body::Compact(compact) => self.fold_compact(since, compact),
             Body::Ingest(ingest) => {
                 self.fold_ingest(since, ingest);

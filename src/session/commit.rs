@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tracing::debug;
 
+use super::fenced::below_floor;
 use super::rebase::Staged;
 use super::{Session, Table};
 use crate::error::{Error, Result};
@@ -51,6 +52,13 @@ impl Session {
         if self.dry_run {
             return Err(Error::Internal("a dry run has nothing to commit".into()));
         }
+        match self.seal_all().await {
+            Err(error) => Err(self.watch().reason(error).await),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    async fn seal_all(&mut self) -> Result<()> {
         let Some(stager) = self.stager.take() else { return Ok(()) };
         let files = stager.finish(&self.store, &mut self.namer).await?;
         let quarantine = std::mem::take(&mut self.quarantine).finish().await?;
@@ -70,6 +78,21 @@ impl Session {
     /// Commits everything the session staged, as the version after all others, judged against all of them. Returns
     /// the ledger, replayed to that version, for whatever comes next.
     pub async fn commit(mut self) -> Result<(Committed, Ledger)> {
+        let ended = self.commit_all().await;
+        self.lease.end().await;
+        match ended {
+            Ok(committed) => Ok((committed, self.into_ledger()?)),
+            Err(error) => Err(self.watch().reason(error).await),
+        }
+    }
+
+    /// Takes the session's lease back, and waits a little until that is done. A session that is dropped does it in the
+    /// background.
+    pub async fn abandon(mut self) {
+        self.lease.end().await;
+    }
+
+    async fn commit_all(&mut self) -> Result<Committed> {
         self.seal().await?;
         if !self.create_table().await? {
             return Err(Error::Refused(
@@ -81,14 +104,14 @@ impl Session {
         loop {
             let entry = self.propose_entry(&staged)?;
             let news = match self.ledger()?.propose(&entry).await? {
-                Proposal::Committed => return self.committed(&entry),
+                Proposal::Committed => return committed(&entry),
                 Proposal::Lost(None) => continue,
                 Proposal::Lost(Some(rival)) => {
                     let mut news = vec![*rival];
                     news.extend(self.ledger()?.refresh().await?);
                     news
                 }
-                Proposal::Void(void) => return Err(refused(&void)),
+                Proposal::Void(void) => return Err(refused(&void, self.ledger()?.state().floor)),
             };
             debug!(
                 version = entry.version,
@@ -96,17 +119,8 @@ impl Session {
                 "another writer was first: judging against it"
             );
             for rival in &news {
-                let oldest = staged.oldest();
-                match self.rebase(&mut staged, rival).await {
-                    Ok(None) => {}
-                    Ok(Some(done)) => return Ok((done, self.into_ledger()?)),
-                    Err(error) => {
-                        // A vacuum may have deleted what was being read, and then that is the reason to tell.
-                        if self.ledger()?.refresh().await.is_ok() {
-                            self.check_floor(oldest)?;
-                        }
-                        return Err(error);
-                    }
+                if let Some(done) = self.rebase(&mut staged, rival).await? {
+                    return Ok(done);
                 }
             }
             losses += 1;
@@ -133,15 +147,6 @@ impl Session {
             Table::Existing(ledger) => Ok(*ledger),
             Table::Planned(..) => Err(Error::Internal("the table was not created yet".into())),
         }
-    }
-
-    fn committed(self, entry: &Entry) -> Result<(Committed, Ledger)> {
-        let Body::Ingest(ingest) = &entry.body else {
-            return Err(Error::Internal("a session committed something else than rows".into()));
-        };
-        let mut committed = Committed::of_entry(entry.version, ingest);
-        committed.batch_replayed = false;
-        Ok((committed, self.into_ledger()?))
     }
 
     fn propose_entry(&mut self, staged: &Staged) -> Result<Entry> {
@@ -175,12 +180,18 @@ impl Session {
     }
 }
 
+/// What `entry`, which is ours and stands in the ledger, committed.
+fn committed(entry: &Entry) -> Result<Committed> {
+    let Body::Ingest(ingest) = &entry.body else {
+        return Err(Error::Internal("a session committed something else than rows".into()));
+    };
+    Ok(Committed { batch_replayed: false, ..Committed::of_entry(entry.version, ingest) })
+}
+
 /// Void entries are foreseen and never sent. Most cannot happen, because a rebase follows every rival.
-pub(super) fn refused(void: &Void) -> Error {
+fn refused(void: &Void, floor: u64) -> Error {
     match void {
-        Void::BelowFloor(_) => Error::Refused(format!(
-            "the commit came too late: {void}, because a vacuum ran meanwhile. Nothing was committed; run again"
-        )),
+        Void::BelowFloor(name) => below_floor(name, floor),
         other => Error::Internal(format!("the commit would be void: {other}")),
     }
 }

@@ -8,6 +8,7 @@
 
 mod commit;
 mod encoding;
+mod fenced;
 mod file;
 mod judge;
 mod quarantine;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 use arrow_schema::{Schema, SchemaRef};
 
 use crate::error::{Error, Result};
+use crate::lease::{Held, Kind, Lease};
 use crate::ledger::entry::{Batch, SkippedSource, SourceUse};
 use crate::ledger::log::Proposer;
 use crate::ledger::name::Namer;
@@ -79,6 +81,9 @@ pub struct Session {
     sources: Vec<SourceUse>,
     skipped: Vec<SkippedSource>,
     keyless: u64,
+    /// How many ledger entries it had seen when it began.
+    stage: u64,
+    lease: Held,
 }
 
 /// The table a session works on.
@@ -119,7 +124,8 @@ impl Session {
         let store = ledger.store().clone();
         let base = ledger.state().schema_version;
         let widened = ledger.state().schema.as_ref() != Some(&*schema);
-        let known = Known::open(&store, ledger.state(), options.memory / 8).await?;
+        let known = Known::open(&store, ledger.state(), options.memory / 8).await;
+        let known = ledger.or_expired(known).await?;
         let entries = ledger.state().entries;
         let policy = ledger.state().policy.clone();
         let contract = Contract { schema, base, widened };
@@ -172,6 +178,13 @@ impl Session {
             policy.partition_by.iter().map(|text| Partition::parse(text)).collect::<Result<_>>()?;
         let stager = Stager::new(&contract.schema, spec, &sink, workers, options.memory / 8 * 3)?;
         let own = options.memory / 8 * 3;
+        let lease = if options.dry_run {
+            Held::none()
+        } else {
+            let mut lease = Lease::new(&by.session, &by.writer, Kind::Ingest, entries);
+            lease.batch = options.batch.as_ref().map(|batch| batch.id.clone());
+            Held::begin(&store, lease)
+        };
         Ok(Self {
             table,
             store,
@@ -193,6 +206,8 @@ impl Session {
             sources: Vec::new(),
             skipped: Vec::new(),
             keyless: 0,
+            stage: entries,
+            lease,
             by,
         })
     }
@@ -242,6 +257,7 @@ impl Session {
         let number = u32::try_from(self.sources.len())
             .map_err(|_| Error::Usage("more than 2^32 sources in one run: split the run".into()))?;
         self.sources.push(source);
+        self.lease.update(|done| done.sources += 1);
         Ok(number)
     }
 
@@ -263,7 +279,11 @@ impl Session {
         let replay = self.source(source)?.replay_of.is_some();
         let null_key = if replay { NullKey::Quarantine } else { self.null_key };
         let memory = judge::Memory { known: &mut self.known, own: &mut self.own };
-        let mut verdicts = judge::judge(&self.store, &mut self.namer, memory, tokens, null_key).await?;
+        let mut verdicts = match judge::judge(&self.store, &mut self.namer, memory, tokens, null_key).await {
+            Ok(verdicts) => verdicts,
+            Err(error) => return Err(self.watch().reason(error).await),
+        };
+        self.lease.update(|done| done.rows += tokens.tokens.len() as u64);
         let keep_keyless = self.null_key == NullKey::Keep;
         let replayed =
             if replay && keep_keyless { std::mem::take(&mut verdicts.no_key).len() as u64 } else { 0 };
@@ -282,7 +302,19 @@ impl Session {
             return Ok(());
         }
         let stager = self.stager.as_mut().ok_or_else(finished)?;
-        stager.push(&self.store, &mut self.namer, rows).await
+        if let Err(error) = stager.push(&self.store, &mut self.namer, rows).await {
+            return Err(self.watch().reason(error).await);
+        }
+        self.note_staged();
+        Ok(())
+    }
+
+    /// Takes note of what is staged by now, for the lease.
+    fn note_staged(&self) {
+        if let Some(stager) = &self.stager {
+            let (files, bytes) = stager.staged();
+            self.lease.update(|done| (done.files, done.bytes) = (files, bytes));
+        }
     }
 
     /// Keeps out a row that was never judged (a malformed line, say): counts it as rejected and writes it to

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use arrow::array::BooleanBufferBuilder;
 
 use super::Session;
-use super::commit::{Committed, refused};
+use super::commit::Committed;
+use super::fenced::below_floor;
 use super::file::Stats;
 use super::judge::Verdicts;
 use super::stage::Stager;
@@ -17,7 +18,6 @@ use crate::error::{Error, Result};
 use crate::ledger::Entry;
 use crate::ledger::entry::{Body, DataFile, Ingest, InlineTokens, QuarantineFile, RunRef};
 use crate::ledger::name::StagedName;
-use crate::ledger::state::Void;
 use crate::runs::{Budget, OpenRun, Scan, Tokens};
 use crate::schema;
 use crate::source::input::Input;
@@ -100,7 +100,7 @@ impl Session {
     pub(super) fn check_floor(&mut self, oldest: Option<(u64, String)>) -> Result<()> {
         let floor = self.ledger()?.state().floor;
         match oldest {
-            Some((stage, name)) if stage < floor => Err(refused(&Void::BelowFloor(name))),
+            Some((stage, name)) if stage < floor => Err(below_floor(&name, floor)),
             _ => Ok(()),
         }
     }
@@ -141,6 +141,10 @@ impl Session {
 
     /// The tokens that both have, ascending.
     async fn overlap(&mut self, staged: &mut Staged, theirs: &Ingest) -> Result<Vec<Token>> {
+        // Who brings no keys need not read theirs.
+        if staged.tokens.sum().count == 0 {
+            return Ok(Vec::new());
+        }
         let store = self.store.clone();
         let mut budget = Budget(self.memory / 8);
         let mut common =

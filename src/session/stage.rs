@@ -70,6 +70,7 @@ pub(super) struct Stager {
     source_layout: Option<(String, Option<FileLayout>)>,
     contract_layouts: Vec<(Option<Compression>, FileLayout)>,
     done: Vec<DataFile>,
+    done_bytes: u64,
     /// Bytes gathered in all ways.
     gathered_bytes: usize,
     open_files: usize,
@@ -132,6 +133,7 @@ impl Stager {
             source_layout: None,
             contract_layouts: Vec::new(),
             done: Vec::new(),
+            done_bytes: 0,
             gathered_bytes: 0,
             open_files: 0,
             uses: 0,
@@ -246,6 +248,13 @@ impl Stager {
         Ok(self.done)
     }
 
+    /// Files begun so far, and the bytes written to them.
+    pub(super) fn staged(&self) -> (u64, u64) {
+        let open = self.ways.values().filter_map(|way| way.file.as_ref());
+        let (files, bytes) = open.fold((0, 0), |(n, bytes), file| (n + 1, bytes + file.writer.written()));
+        (files + self.done.len() as u64, bytes + self.done_bytes)
+    }
+
     /// Splits rows by folder, where there are partitions, and gathers them.
     async fn scatter(
         &mut self,
@@ -334,7 +343,9 @@ impl Stager {
 
     async fn close(&mut self, file: OpenFile) -> Result<()> {
         self.open_files -= 1;
-        self.done.push(file.close().await?);
+        let file = file.close().await?;
+        self.done_bytes += file.bytes;
+        self.done.push(file);
         Ok(())
     }
 

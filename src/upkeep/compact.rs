@@ -13,6 +13,7 @@ use tracing::debug;
 use crate::error::{Error, Result};
 use crate::index::merge::{Commits, Merge, Piece, Step};
 use crate::index::run::RunSpec;
+use crate::lease::{Held, Kind, Lease};
 use crate::ledger::entry::{Body, Compact, InlineTokens, RunRef};
 use crate::ledger::log::{Proposal, Proposer};
 use crate::ledger::name::{self, Namer};
@@ -80,35 +81,30 @@ async fn compact_by(
     let by = Proposer::new()?;
     let mut namer = Namer::new(&by.session, ledger.state().entries);
     let mut lost = 0;
+    let mut held = Held::none();
     while let Some(mut choice) = choose(ledger.state()) {
+        if report.version.is_none() && lost == 0 {
+            held = Held::begin(
+                ledger.store(),
+                Lease::new(&by.session, &by.writer, Kind::Compact, namer.stage()),
+            );
+        }
         // No more inputs than memory holds pieces of, the smallest first; the next turn goes on from there.
         let most = (memory / 2 / INPUT_BYTES).max(8) as usize;
         choice.runs.sort_by_key(|name| ledger.state().runs.get(name).map(|run| run.item.tokens.count));
         choice.runs.truncate(most);
         namer.advance(ledger.state().entries);
-        let merged = merge(ledger, &mut namer, &choice, memory).await?;
-        let tokens = merged.tokens.count;
-        let body = Compact {
-            runs_removed: choice.runs.clone(),
-            inline_removed: choice.inline.clone(),
-            runs_added: vec![merged],
-            ..Compact::default()
-        };
-        let committed = loop {
-            let entry = ledger.entry(&by, Body::Compact(body.clone()))?;
-            match ledger.propose(&entry).await? {
-                Proposal::Committed => break true,
-                Proposal::Lost(_) => drop(ledger.refresh().await?),
-                Proposal::Void(Void::NotLive(name)) => {
-                    debug!("another compaction was first: {name} is no longer live");
-                    break false;
+        let committed = match merge(ledger, &mut namer, &choice, memory, &held).await {
+            Ok(merged) => commit(ledger, &by, &choice, merged).await?,
+            Err(error) => {
+                // What is no longer live may have been vacuumed away while it was read.
+                if ledger.refresh().await.is_err() || choice.is_live(ledger.state()) {
+                    return Err(error);
                 }
-                Proposal::Void(void) => {
-                    return Err(Error::Refused(format!("the compaction is void: {void}")));
-                }
+                None
             }
         };
-        if committed {
+        if let Some(tokens) = committed {
             report.version = Some(ledger.version());
             report.tokens += tokens;
         } else {
@@ -118,8 +114,45 @@ async fn compact_by(
             }
         }
     }
+    held.end().await;
     report.runs_after = ledger.state().runs.len();
     Ok(report)
+}
+
+/// Proposes the compaction until it is known whether it stands. Returns how many tokens it moved; `None` if it lost.
+async fn commit(ledger: &mut Ledger, by: &Proposer, choice: &Choice, merged: RunRef) -> Result<Option<u64>> {
+    let tokens = merged.tokens.count;
+    let body = Compact {
+        runs_removed: choice.runs.clone(),
+        inline_removed: choice.inline.clone(),
+        runs_added: vec![merged],
+        ..Compact::default()
+    };
+    loop {
+        let entry = ledger.entry(by, Body::Compact(body.clone()))?;
+        match ledger.propose(&entry).await? {
+            Proposal::Committed => return Ok(Some(tokens)),
+            Proposal::Lost(_) => drop(ledger.refresh().await?),
+            Proposal::Void(Void::NotLive(name)) => {
+                debug!("another compaction was first: {name} is no longer live");
+                return Ok(None);
+            }
+            Proposal::Void(Void::BelowFloor(name)) => {
+                debug!("a vacuum took this compaction for dead: {name} lies below its floor");
+                return Ok(None);
+            }
+            Proposal::Void(void) => {
+                return Err(Error::Refused(format!("the compaction is void: {void}")));
+            }
+        }
+    }
+}
+
+impl Choice {
+    fn is_live(&self, state: &State) -> bool {
+        self.runs.iter().all(|run| state.runs.contains_key(run))
+            && self.inline.iter().all(|version| state.inline.contains_key(version))
+    }
 }
 
 /// The tier of a run with so many tokens.
@@ -159,7 +192,13 @@ fn everything(state: &State) -> Option<Choice> {
 }
 
 /// Writes one run with all tokens of the chosen ones, each with the version that accepted it.
-async fn merge(ledger: &Ledger, namer: &mut Namer, choice: &Choice, memory: u64) -> Result<RunRef> {
+async fn merge(
+    ledger: &Ledger,
+    namer: &mut Namer,
+    choice: &Choice,
+    memory: u64,
+    held: &Held,
+) -> Result<RunRef> {
     let (store, state) = (ledger.store(), ledger.state());
     let mut inputs = Vec::new();
     for run in choice.runs.iter().filter_map(|name| state.runs.get(name)) {
@@ -189,6 +228,7 @@ async fn merge(ledger: &Ledger, namer: &mut Namer, choice: &Choice, memory: u64)
         })?;
         if merged.len() == STEP || step == Step::Done {
             upload.push_with_commits(&merged).await?;
+            held.update(|done| done.rows += merged.len() as u64);
             merged.clear();
         }
         match step {

@@ -57,6 +57,10 @@ pub struct Acceptance {
 
 /// Explains `key` by the table as of the ledger's version.
 pub async fn explain(ledger: &Ledger, key: &KeyText) -> Result<Explanation> {
+    ledger.or_expired(explain_key(ledger, key).await).await
+}
+
+async fn explain_key(ledger: &Ledger, key: &KeyText) -> Result<Explanation> {
     let spec = &ledger.identity().token;
     let token = spec.token_of_text(key)?;
     let accepted = match find_version(ledger, token).await? {

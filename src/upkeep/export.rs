@@ -36,6 +36,10 @@ pub struct Exported {
 
 /// Writes all live tokens, or those of one run, to the file `to`, over an older one.
 pub async fn export_tokens(ledger: &Ledger, run: Option<&str>, to: &Path) -> Result<Exported> {
+    ledger.or_expired(export(ledger, run, to).await).await
+}
+
+async fn export(ledger: &Ledger, run: Option<&str>, to: &Path) -> Result<Exported> {
     let (store, state) = (ledger.store(), ledger.state());
     let wanted = |object: &str| run.is_none_or(|run| object == run || object.ends_with(&format!("/{run}")));
     let mut export = Export::begin(to)?;

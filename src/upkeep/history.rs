@@ -22,7 +22,7 @@ pub async fn history(
     let store = ledger.store();
     let mut state = match versions.start.checked_sub(1) {
         None => State::default(),
-        Some(before) => match Ledger::open_at(store.clone(), before).await? {
+        Some(before) => match Ledger::folded_at(store.clone(), before).await? {
             Some(ledger) => ledger.state().clone(),
             None => return Err(Error::corrupt(name::TABLE, "it was there a moment ago and is absent")),
         },

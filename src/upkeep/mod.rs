@@ -6,4 +6,5 @@ pub mod compact;
 pub mod explain;
 pub mod export;
 pub mod history;
+pub mod vacuum;
 pub mod verify;

@@ -58,6 +58,11 @@ impl Place {
         Self { store, _folder: None }.created(policy).await
     }
 
+    /// On any store.
+    pub async fn on(store: Store, policy: &Policy) -> Self {
+        Self { store, _folder: None }.created(policy).await
+    }
+
     async fn created(self, policy: &Policy) -> Self {
         let schema = Schema::new(vec![Field::new("id", DataType::Utf8, true)]);
         let key = TokenKey::random().unwrap();

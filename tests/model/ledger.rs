@@ -98,7 +98,7 @@ pub enum Kind {
     Create,
     Commit(Commit),
     Compact { files: Vec<Object>, runs: Vec<Object>, inline: Vec<u8>, out: Object },
-    Fence { floor: u8 },
+    Fence { floor: u8, oldest: u8 },
 }
 
 /// What an ingest commits.
@@ -168,7 +168,7 @@ impl Proposal {
                 files_removed: files.iter().map(|file| file.file_name()).collect(),
                 files_added: if files.is_empty() { vec![] } else { vec![out.file()] },
             }),
-            Kind::Fence { floor } => Body::Fence { floor: (*floor).into() },
+            Kind::Fence { floor, oldest } => Body::Fence { floor: (*floor).into(), oldest: (*oldest).into() },
         };
         Entry {
             format: FORMAT,
@@ -295,6 +295,8 @@ pub fn union(sets: impl IntoIterator<Item = Tokens>) -> (Tokens, bool) {
 pub struct Ledger {
     pub log: Vec<(Arc<Proposal>, bool)>,
     pub folded: Arc<Folded>,
+    /// What the ledger added up to at each version: what a reader of that version reads.
+    pub snapshots: Vec<Arc<Folded>>,
 }
 
 impl Ledger {
@@ -311,6 +313,12 @@ impl Ledger {
         let valid = folded.push(&proposal, without);
         self.log.push((proposal, valid));
         self.folded = Arc::new(folded);
+        self.snapshots.push(Arc::clone(&self.folded));
+    }
+
+    /// What readers of the versions from `oldest` up to but not including `end` read.
+    pub fn retained(&self, end: u8, oldest: u8) -> &[Arc<Folded>] {
+        self.snapshots.get(oldest.into()..end.into()).unwrap_or(&[])
     }
 
     /// The ledger up to and with `version`, replayed from its beginning.

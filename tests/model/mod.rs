@@ -42,6 +42,8 @@ pub enum Bug {
     VacuumByAge,
     /// Vacuum commits its fence, and judges by the state it had before.
     VacuumFromHint,
+    /// Vacuum spares only what is live, and not what the versions hold that its fence keeps readable.
+    VacuumForgetsReaders,
     /// The store ignores the condition of a put.
     LyingStore,
 }
@@ -351,17 +353,27 @@ impl World {
     /// The next object that a vacuum with this snapshot deletes, and whether it is a data file.
     fn next_garbage(&self, now: &Moment, by: &Snapshot) -> Option<(usize, bool)> {
         let folded = if self.has(Bug::VacuumByAge) { now.folded() } else { &by.folded };
-        let floor = match &now.ledger.log.get(usize::from(by.version)) {
+        let (floor, oldest) = match &now.ledger.log.get(usize::from(by.version)) {
             Some((fence, _)) if !self.has(Bug::VacuumByAge) => match fence.kind {
-                Kind::Fence { floor } => floor,
-                _ => 0,
+                Kind::Fence { floor, oldest } => (floor, oldest),
+                _ => (0, 0),
             },
-            _ => u8::MAX,
+            _ => (u8::MAX, u8::MAX),
+        };
+        // A vacuum that follows the rules spares what the versions hold that its fence keeps readable.
+        let retained = match self.has(Bug::VacuumForgetsReaders) {
+            true => &[],
+            false => now.ledger.retained(folded.state.entries as u8, oldest),
         };
         now.stored.iter().enumerate().filter(|(_, stored)| stored.object.stage < floor).find_map(
             |(n, stored)| {
-                let dead_file = stored.file && !folded.files.contains(&stored.object);
-                let dead_run = stored.run && !folded.runs.contains(&stored.object);
+                let object = &stored.object;
+                let held = |of: fn(&Folded) -> &Vec<Object>| {
+                    of(folded).contains(object)
+                        || retained.iter().any(|snapshot| of(snapshot).contains(object))
+                };
+                let dead_file = stored.file && !held(|folded| &folded.files);
+                let dead_run = stored.run && !held(|folded| &folded.runs);
                 (dead_file || dead_run).then_some((n, dead_file))
             },
         )
@@ -401,7 +413,7 @@ impl Moment {
 
     fn fence_of(&self, version: u8) -> u8 {
         match self.ledger.log[usize::from(version)].0.kind {
-            Kind::Fence { floor } => floor,
+            Kind::Fence { floor, .. } => floor,
             _ => 0,
         }
     }
@@ -414,11 +426,21 @@ impl Moment {
     }
 
     fn live_objects_exist(&self) -> bool {
+        self.objects_exist(self.folded())
+    }
+
+    /// Whoever reads a version that the last fence keeps readable finds everything it names.
+    fn readable_versions_are_whole(&self) -> bool {
+        let oldest = usize::try_from(self.folded().state.oldest).unwrap_or(usize::MAX);
+        self.ledger.snapshots.iter().skip(oldest).all(|snapshot| self.objects_exist(snapshot))
+    }
+
+    fn objects_exist(&self, folded: &Folded) -> bool {
         let has = |object: &Object, of: fn(&Stored) -> bool| {
             self.stored.iter().any(|stored| stored.object == *object && of(stored))
         };
-        self.folded().files.iter().all(|object| has(object, |s| s.file))
-            && self.folded().runs.iter().all(|object| has(object, |s| s.run))
+        folded.files.iter().all(|object| has(object, |s| s.file))
+            && folded.runs.iter().all(|object| has(object, |s| s.run))
     }
 
     fn accounting_holds(&self) -> bool {
@@ -500,8 +522,8 @@ impl Model for World {
                                 folded: Arc::clone(&now.ledger.folded),
                             })
                         } else {
-                            let floor = now.ledger.next();
-                            Phase::Hold(now.propose(who, Kind::Fence { floor }))
+                            let next = now.ledger.next();
+                            Phase::Hold(now.propose(who, Kind::Fence { floor: next + 1, oldest: next - 1 }))
                         }
                     }
                     None => {
@@ -567,6 +589,7 @@ impl Model for World {
                 })
             }),
             Property::always(LIVE_EXISTS, |_, now: &Moment| now.live_objects_exist()),
+            Property::always(READABLE_IS_WHOLE, |_, now: &Moment| now.readable_versions_are_whole()),
             Property::always(FILES_EXACT, |_, now: &Moment| {
                 union(now.folded().files.iter().map(|file| file.tokens)) == (now.folded().committed, true)
             }),
@@ -595,6 +618,7 @@ pub const TOKEN_ONCE: &str = "no token is committed twice";
 pub const DONE_IS_COMMITTED: &str = "done implies that every token of the batch is committed";
 pub const FAILED_IS_ABSENT: &str = "what was reported as failed never stands in the ledger";
 pub const LIVE_EXISTS: &str = "no live object is ever deleted";
+pub const READABLE_IS_WHOLE: &str = "every version from the oldest readable one on is whole";
 pub const FILES_EXACT: &str = "live data files hold each committed token exactly once";
 pub const INDEX_EXACT: &str = "live runs hold exactly the committed tokens";
 pub const ACCOUNTING: &str = "rows are conserved, and a batch or source counts once";

@@ -26,6 +26,7 @@ enum Step {
     },
     Fence {
         back: u64,
+        keep: u64,
     },
     Policy {
         partition: u8,
@@ -45,6 +46,7 @@ enum Spoil {
     Schema,
     Gone,
     Floor,
+    Oldest,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -54,14 +56,14 @@ fn step() -> impl Strategy<Value = Step> {
                 Step::Ingest { tokens, keyless, dropped, inline, files, batch, source }
             }),
         2 => (any::<u64>(), any::<bool>()).prop_map(|(pick, data)| Step::Compact { pick, data }),
-        1 => (0..3u64).prop_map(|back| Step::Fence { back }),
+        1 => (0..3u64, 1..4u64).prop_map(|(back, keep)| Step::Fence { back, keep }),
         1 => (0..3u8).prop_map(|partition| Step::Policy { partition }),
     ]
 }
 
 fn spoil() -> impl Strategy<Value = Spoil> {
     use Spoil::*;
-    prop::sample::select(vec![Version, Prev, Create, Total, Rows, Stage, Policy, Schema, Gone, Floor])
+    prop::sample::select(vec![Version, Prev, Create, Total, Rows, Stage, Policy, Schema, Gone, Floor, Oldest])
 }
 
 /// Builds a history step by step, and beside it what must come out, in the plainest terms.
@@ -139,7 +141,10 @@ fn body_of(book: &Book, step: &Step, oracle: &mut Oracle) -> Body {
             }
             Body::Compact(compact)
         }
-        Step::Fence { back } => Body::Fence { floor: version.saturating_sub(*back).max(state.floor) },
+        Step::Fence { back, keep } => {
+            let floor = version.saturating_sub(*back).max(state.floor);
+            Body::Fence { floor, oldest: floor.saturating_sub(*keep).max(state.oldest) }
+        }
         Step::Policy { partition } => Body::Policy {
             policy: Policy { null_key: NullKey::Fail, partition_by: vec![format!("p{partition}")] },
         },
@@ -163,7 +168,10 @@ fn spoiled(book: &Book, step: &Step, how: Spoil) -> Entry {
         Spoil::Gone => {
             entry.body = Body::Compact(Compact { runs_removed: vec!["gone".into()], ..Default::default() });
         }
-        Spoil::Floor => entry.body = Body::Fence { floor: u64::MAX },
+        Spoil::Floor => entry.body = Body::Fence { floor: u64::MAX, oldest: book.state.oldest },
+        Spoil::Oldest => {
+            entry.body = Body::Fence { floor: book.state.floor, oldest: book.state.floor.max(1) };
+        }
     }
     if matches!(how, Spoil::Total | Spoil::Rows | Spoil::Stage | Spoil::Policy | Spoil::Schema) {
         entry.body = body(ingest);
@@ -185,7 +193,8 @@ proptest! {
                 let entry = spoiled(&with, step, *how);
                 let applied = with.put(entry);
                 prop_assert!(matches!(applied, Applied::Void(_)), "{how:?}");
-                without.valid(Body::Fence { floor: without.state.floor });
+                let (floor, oldest) = (without.state.floor, without.state.oldest);
+                without.valid(Body::Fence { floor, oldest });
             }
             let bodies = (body_of(&with, step, &mut oracle), body_of(&without, step, &mut same));
             prop_assert_eq!(&bodies.0, &bodies.1);
@@ -262,7 +271,7 @@ proptest! {
             files_added: vec![file(0, 9, tokens(n()), n())],
         };
         let without_inline = Compact { inline_removed: vec![], ..compact.clone() };
-        let bodies = [body(ingest), Body::Compact(compact), Body::Compact(without_inline), Body::Fence { floor: n() }];
+        let bodies = [body(ingest), Body::Compact(compact), Body::Compact(without_inline), Body::Fence { floor: n(), oldest: n() }];
         for hostile in bodies {
             let mut entry = Book::default().entry(hostile);
             (entry.version, entry.prev) = (state.entries, state.tip);

@@ -133,20 +133,20 @@ fn batch(id: &str) -> Option<Batch> {
 #[test]
 fn an_entry_for_another_place_is_void() {
     let mut book = Book::new();
-    let mut early = book.entry(Body::Fence { floor: 0 });
+    let mut early = book.entry(Body::Fence { floor: 0, oldest: 0 });
     early.version = 7;
     assert_eq!(book.put(early), Applied::Void(Void::Misplaced { made_for: 7 }));
-    let mut sibling = book.entry(Body::Fence { floor: 0 });
+    let mut sibling = book.entry(Body::Fence { floor: 0, oldest: 0 });
     sibling.prev ^= 1;
     let version = sibling.version;
     assert_eq!(book.put(sibling), Applied::Void(Void::Misplaced { made_for: version }));
-    book.valid(Body::Fence { floor: 0 });
+    book.valid(Body::Fence { floor: 0, oldest: 0 });
 }
 
 #[test]
 fn a_table_is_created_once_and_before_all_else() {
     let mut book = Book::default();
-    assert_eq!(book.void(Body::Fence { floor: 0 }), Void::NotTheBeginning);
+    assert_eq!(book.void(Body::Fence { floor: 0, oldest: 0 }), Void::NotTheBeginning);
     assert_eq!(book.void(create("")), Void::NotTheBeginning);
     // Void entries must not keep the table from coming to be.
     book.valid(create("t"));
@@ -156,22 +156,39 @@ fn a_table_is_created_once_and_before_all_else() {
 }
 
 #[test]
-fn the_floor_only_rises_and_not_beyond_what_exists() {
+fn the_floor_only_rises_and_not_above_the_stage_of_who_has_seen_it() {
     let mut book = Book::new();
-    assert_eq!(book.void(Body::Fence { floor: 2 }), Void::Floor(2));
-    book.valid(Body::Fence { floor: 2 });
-    assert_eq!(book.state.floor, 2);
-    assert_eq!(book.void(Body::Fence { floor: 1 }), Void::Floor(1));
-    assert_eq!(book.void(Body::Fence { floor: u64::MAX }), Void::Floor(u64::MAX));
-    book.valid(Body::Fence { floor: 2 });
+    assert_eq!(book.void(Body::Fence { floor: 3, oldest: 0 }), Void::Floor(3));
+    book.valid(Body::Fence { floor: 3, oldest: 0 });
+    assert_eq!(book.state.floor, 3);
+    assert_eq!(book.void(Body::Fence { floor: 2, oldest: 0 }), Void::Floor(2));
+    assert_eq!(book.void(Body::Fence { floor: u64::MAX, oldest: 0 }), Void::Floor(u64::MAX));
+    book.valid(Body::Fence { floor: 3, oldest: 0 });
+    // What is begun after it is welcome.
+    book.valid(Body::Fence { floor: book.state.entries + 1, oldest: 0 });
+    book.valid(body(book.ingest(&[1])));
+}
+
+#[test]
+fn the_oldest_readable_version_only_rises_and_stays_below_the_floor() {
+    let mut book = Book::new();
+    assert_eq!(book.void(Body::Fence { floor: 0, oldest: 1 }), Void::Oldest(1));
+    book.valid(Body::Fence { floor: 0, oldest: 0 });
+    assert_eq!(book.void(Body::Fence { floor: 2, oldest: 2 }), Void::Oldest(2));
+    book.valid(Body::Fence { floor: 2, oldest: 1 });
+    assert_eq!((book.state.floor, book.state.oldest), (2, 1));
+    assert_eq!(book.void(Body::Fence { floor: 3, oldest: 0 }), Void::Oldest(0));
+    assert_eq!(book.void(Body::Fence { floor: 3, oldest: u64::MAX }), Void::Oldest(u64::MAX));
+    book.valid(Body::Fence { floor: 4, oldest: 1 });
+    book.valid(Body::Fence { floor: 4, oldest: 3 });
 }
 
 #[test]
 fn what_was_staged_below_the_floor_never_becomes_live() {
     let mut book = Book::new();
     let (data, runs, kept) = (book.ingest(&[1]), book.ingest(&[1]), book.ingest(&[1]));
-    book.valid(Body::Fence { floor: 1 });
-    book.valid(Body::Fence { floor: 2 });
+    book.valid(Body::Fence { floor: 1, oldest: 0 });
+    book.valid(Body::Fence { floor: 2, oldest: 0 });
     for stale in [data, runs, kept] {
         let name = stale.files[0].name.clone();
         assert_eq!(book.void(body(stale)), Void::BelowFloor(name));
@@ -444,6 +461,7 @@ fn everything_in_a_valid_ingest_is_folded() {
         policy: Policy::default(),
         policy_version: 0,
         floor: 0,
+        oldest: 0,
         files: ingest.files.iter().map(|f| (f.name.clone(), Live { since: 1, item: f.clone() })).collect(),
         runs: ingest.runs.iter().map(|r| (r.name.clone(), Live { since: 1, item: r.clone() })).collect(),
         inline: [(1, InlineTokens(vec![Token(3)]))].into(),

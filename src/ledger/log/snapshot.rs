@@ -1,0 +1,86 @@
+//! Reading the table as it was: which versions can be read, and what to tell a reader whose version expired.
+//!
+//! The manifests of all versions stay for ever, so what a version *was* can always be told. What it *held* can be read
+//! from the oldest version on that the last fence retained: below it a vacuum may have deleted objects.
+
+use super::{Ledger, MAX_TABLE, Patience, newest_checkpoint, read_entry};
+use crate::error::{Error, Result};
+use crate::ledger::entry::Entry;
+use crate::ledger::name;
+use crate::ledger::state::{Applied, State};
+use crate::ledger::table::TableIdentity;
+use crate::store::Store;
+
+impl Ledger {
+    /// Opens the table as it was at `version`, to be read; `None` if there is no table. A version that is no longer
+    /// whole is [`Error::SnapshotExpired`].
+    pub async fn open_at(store: Store, version: u64) -> Result<Option<Self>> {
+        let Some(now) = Self::open(store.clone()).await? else { return Ok(None) };
+        if version < now.state.oldest {
+            return Err(Error::SnapshotExpired { version, oldest: now.state.oldest });
+        }
+        if version == now.version() { Ok(Some(now)) } else { Self::folded_at(store, version).await }
+    }
+
+    /// What the entries up to `version` add up to, whether or not its objects are still there: for telling, not for
+    /// reading.
+    pub async fn folded_at(store: Store, version: u64) -> Result<Option<Self>> {
+        let Some(bytes) = store.get_limited(name::TABLE, MAX_TABLE).await? else {
+            return Ok(None);
+        };
+        let identity = TableIdentity::decode(name::TABLE, &bytes)?;
+        let state = newest_checkpoint(&store, &identity, version).await?.unwrap_or_default();
+        let mut ledger = Self { store, identity, state, patience: Patience::default() };
+        while ledger.state.entries <= version {
+            let next = ledger.state.entries;
+            let Some((entry, hash)) = read_entry(&ledger.store, next).await? else {
+                let newest = next.saturating_sub(1);
+                return Err(Error::Refused(format!(
+                    "version {version} does not exist: the newest is {newest}"
+                )));
+            };
+            let _ = ledger.admit(&entry, hash)?;
+        }
+        Ok(Some(ledger))
+    }
+
+    /// [`Error::SnapshotExpired`] if this ledger's version is one that a vacuum has given up by now.
+    pub async fn check_readable(&self) -> Result<()> {
+        let mut now = self.clone();
+        now.refresh().await?;
+        match self.state.version() {
+            Some(version) if version < now.state.oldest => {
+                Err(Error::SnapshotExpired { version, oldest: now.state.oldest })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The result of reading what this ledger's version names. If that failed and the version has expired meanwhile,
+    /// that is the reason to tell, and not that some object is absent.
+    pub async fn or_expired<T>(&self, result: Result<T>) -> Result<T> {
+        let Err(error @ (Error::Store { .. } | Error::Corrupt { .. } | Error::Input { .. })) = result else {
+            return result;
+        };
+        match self.check_readable().await {
+            Err(expired @ Error::SnapshotExpired { .. }) => Err(expired),
+            // Whatever else keeps us from finding out, the first error is the one to tell.
+            _ => Err(error),
+        }
+    }
+
+    /// Folds the ledger anew from its beginning up to its tip, without any checkpoint, and shows `each` entry with the
+    /// state after it.
+    pub(crate) async fn replay(&mut self, each: impl FnMut(&State, Entry, Applied)) -> Result<()> {
+        let mut anew = Self { state: State::default(), ..self.clone() };
+        anew.advance(each).await?;
+        let reached = anew.state.entries;
+        if reached < self.state.entries {
+            let reason =
+                format!("it is absent, but version {} was there: a manifest was lost", self.version());
+            return Err(Error::corrupt(name::manifest(reached), reason));
+        }
+        self.state = anew.state;
+        Ok(())
+    }
+}
