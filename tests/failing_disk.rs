@@ -114,8 +114,8 @@ fn every_call_fails_in_turn() {
     let Some(disk) = FaultyDisk::compile() else { return };
     let (story, folder) = (Story::short(), tempfile::tempdir().unwrap());
     let before = |step: usize| folder.path().join(format!("before-{step}"));
-    (1..3).for_each(|step| story.tell(&before(step), step));
-    let mut all: Vec<Job> = (0..3).flat_map(|step| jobs(&disk, &story, step, &before(step))).collect();
+    (1..4).for_each(|step| story.tell(&before(step), step));
+    let mut all: Vec<Job> = (0..4).flat_map(|step| jobs(&disk, &story, step, &before(step))).collect();
     if std::env::var("DEDUPE_FAULTS").is_ok_and(|which| which == "all") {
         for nth in 1..=40 {
             let fault = Fault::lasting(format!("* {nth}"), format!("fail {EIO}"));

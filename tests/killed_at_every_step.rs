@@ -139,7 +139,7 @@ fn before_and_after_every_call() {
     let kills = std::env::var("DEDUPE_KILLS").map_or(0, |n| n.parse().expect("DEDUPE_KILLS is a number"));
     let (long, tiny) = (Story::long(), Story::tiny_commits());
     let folder = tempfile::tempdir().unwrap();
-    let scenes = scenes(&disk, &[(&long, &[0, 1, 2, 3]), (&tiny, &[31, 32])], folder.path());
+    let scenes = scenes(&disk, &[(&long, &[0, 1, 2, 3, 4]), (&tiny, &[31, 32])], folder.path());
     let jobs = jobs(&scenes, kills);
     let (next, hit) = (AtomicUsize::new(0), Mutex::new(Tally::default()));
     std::thread::scope(|scope| {
@@ -156,7 +156,9 @@ fn before_and_after_every_call() {
     println!("{hit}{} kills at {} kinds of places", hit.total(), hit.kinds());
     assert!(hit.kinds() >= 25, "only {} kinds of places", hit.kinds());
     assert!(hit.total() >= LEAST.max(kills * 9 / 10), "only {} kills", hit.total());
-    for object in ["table.json", "probe", "manifest", "checkpoint", "data file", "token run", "quarantine"] {
+    for object in
+        ["table.json", "probe", "manifest", "checkpoint", "data file", "token run", "quarantine", "lease"]
+    {
         assert!(hit.of(object) > 0, "nothing was killed at a {object}");
     }
 }

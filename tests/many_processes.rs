@@ -1,5 +1,5 @@
 //! Eight real processes on one table, with keys in common: some are killed and started again, some are stopped for a
-//! while and go on, one compacts. In the end every key has one row, and the table verifies.
+//! while and go on, one compacts and vacuums. In the end every key has one row, and the table verifies.
 //!
 //! On a local disk for a few seconds (`DEDUPE_RACE_SECONDS` for as long as one likes), and on the S3 and Azure emulators
 //! if `DEDUPE_TEST_S3` and `DEDUPE_TEST_AZURE` say where they are, as in `tests/emulator.rs`.
@@ -22,7 +22,7 @@ use dedupe::upkeep::verify::{VerifyOptions, verify};
 use disk::{Dice, Tally, dedupe};
 use table::{Event, Shape};
 
-/// Processes that ingest; one more compacts.
+/// Processes that ingest; one more compacts and vacuums.
 const WRITERS: usize = 7;
 
 /// Keys that a batch draws from, and rows of a batch.
@@ -42,7 +42,7 @@ enum Fate {
     Stopped,
 }
 
-/// What one writer did, or the compactor.
+/// What one writer did, or the one that tidies up.
 #[derive(Debug, Default)]
 struct Did {
     keys: HashSet<String>,
@@ -140,13 +140,18 @@ fn ingest(source: &PathBuf, table: &str) -> Command {
     command
 }
 
-fn compacts(race: &Race<'_>) -> Did {
+fn tidies(race: &Race<'_>) -> Did {
     let (mut did, mut dice) = (Did::default(), Dice::new(99));
     while race.watch.seconds() < race.seconds {
         let mut command = dedupe();
         command.arg("compact").arg(race.table).args(["--memory", "32MiB"]);
         if once(command, race.pace, &mut dice, &mut did.tally).is_some() {
             did.tally.count("compaction done");
+        }
+        let mut command = dedupe();
+        command.arg("vacuum").arg(race.table).args(["--grace", ["0", "1s"][dice.throw(2)]]);
+        if once(command, race.pace, &mut dice, &mut did.tally).is_some() {
+            did.tally.count("vacuum done");
         }
         wait(200);
     }
@@ -163,7 +168,7 @@ fn race(table: &str, pace: usize) {
     let race = &race;
     let done: Vec<Did> = std::thread::scope(|scope| {
         let mut running: Vec<_> = (0..WRITERS).map(|n| scope.spawn(move || writes(n, race))).collect();
-        running.push(scope.spawn(move || compacts(race)));
+        running.push(scope.spawn(move || tidies(race)));
         running.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     let (mut expected, mut tally) = (HashSet::from(["key-0".to_owned()]), Tally::default());
@@ -173,7 +178,7 @@ fn race(table: &str, pace: usize) {
     }
     println!("{tally}{} keys in {:.0} s", expected.len(), watch.seconds());
     is_exact(table, &expected);
-    for what in ["killed", "stopped", "batch done", "compaction done"] {
+    for what in ["killed", "stopped", "batch done", "compaction done", "vacuum done"] {
         assert!(tally.of(what) > 0, "never {what}");
     }
 }

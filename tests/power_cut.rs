@@ -169,12 +169,14 @@ fn all_is_well(what: &str, history: &History<'_>) {
 }
 
 #[test]
-fn after_every_call_of_ingests_and_a_compaction() {
+fn after_every_call_of_ingests_a_compaction_and_a_vacuum() {
     let Some(disk) = FaultyDisk::compile() else { return };
     let story = Story::short();
-    let history = History::undisturbed(&disk, &story, 0..3);
-    assert_eq!(history.calls.iter().filter(|call| call.kind == "say").count(), 3);
-    all_is_well("two ingests and a compaction", &history);
+    let history = History::undisturbed(&disk, &story, 0..4);
+    assert_eq!(history.calls.iter().filter(|call| call.kind == "say").count(), 4);
+    let deleted = |call: &&Call| call.kind == "unlink" && call.path.to_str().unwrap().ends_with(".run");
+    assert!(history.calls.iter().filter(deleted).count() >= 2, "the vacuum had nothing to delete");
+    all_is_well("two ingests, a compaction and a vacuum", &history);
 }
 
 #[test]
@@ -201,9 +203,9 @@ fn after_every_call_of_two_processes_that_race() {
         // From different moments each time; whatever comes of it was written down.
         let fault = Fault::once(format!("* {}", 5 + 40 * round), "stop-before");
         let mut first = history.process(&disk, 0, &fault).spawn().unwrap();
-        stopped(first.id());
+        assert!(disk::stopped(first.id()));
         let mut second = history.process(&disk, 1, &Fault::default()).spawn().unwrap();
-        signal(first.id(), "-CONT");
+        disk::signal(first.id(), "-CONT");
         assert!(first.wait().unwrap().success() && second.wait().unwrap().success());
         all_is_well("two processes that race", &history.recorded());
     }
@@ -223,7 +225,7 @@ fn after_a_writer_stopped_between_its_commit_and_the_sync_of_it_and_another_one_
     ] {
         let history = History::new(&story, steps.clone());
         let mut first = history.process(&disk, steps.start, &point).spawn().unwrap();
-        stopped(first.id());
+        assert!(disk::stopped(first.id()));
         let second = history.process(&disk, steps.start, &Fault::default()).output().unwrap();
         assert!(second.status.success(), "{}", String::from_utf8_lossy(&second.stderr));
         first.kill().unwrap();
@@ -323,6 +325,15 @@ const BUGS: &[Bug] = &[
     ("a manifest gets its name before it is synced", |calls| {
         after_the_link(calls, |c| c.kind == "sync" && c.object() == "manifest")
     }),
+    ("runs are deleted before the compaction that replaces them", |mut calls| {
+        let gone = |c: &Call| c.kind == "unlink" && c.path.to_str().unwrap().ends_with(".run");
+        let replaced = calls.iter().position(gone).unwrap();
+        let compaction = |c: &Call| c.run == "2" && c.kind == "link" && c.object() == "manifest";
+        let to = calls.iter().position(compaction).unwrap();
+        let call = calls.remove(replaced);
+        calls.insert(to, call);
+        calls
+    }),
     ("success is reported before the ledger is synced", |calls| {
         let said: Vec<Call> = calls.iter().filter(|c| c.kind == "say").cloned().collect();
         let mut calls = without(calls, |c| c.kind == "say");
@@ -339,7 +350,7 @@ const BUGS: &[Bug] = &[
 fn planted_bugs_are_noticed() {
     let Some(disk) = FaultyDisk::compile() else { return };
     let story = Story::short();
-    let history = History::undisturbed(&disk, &story, 0..3);
+    let history = History::undisturbed(&disk, &story, 0..4);
     let hook = std::panic::take_hook();
     // A table that lost its files makes the reading of it panic, which is noticed like any other problem.
     std::panic::set_hook(Box::new(|_| {}));
@@ -354,22 +365,4 @@ fn planted_bugs_are_noticed() {
         println!("{name}: {}", seen.as_ref().map_or_else(Clone::clone, |_| "NOT NOTICED".into()));
     }
     assert!(noticed.iter().all(|(_, seen)| seen.is_err()));
-}
-
-fn signal(process: u32, name: &str) {
-    assert!(Command::new("kill").args([name, &process.to_string()]).status().unwrap().success());
-}
-
-/// Waits until the process has stopped itself.
-#[expect(clippy::disallowed_methods, reason = "waits for another process")]
-fn stopped(process: u32) {
-    for _ in 0..60_000 {
-        let state = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
-        match state.rsplit(')').next().unwrap().trim_start().chars().next() {
-            Some('T') => return,
-            Some('Z') => panic!("process {process} ended instead of stopping"),
-            _ => std::thread::sleep(std::time::Duration::from_millis(1)),
-        }
-    }
-    panic!("process {process} did not stop");
 }

@@ -231,3 +231,22 @@ impl Dice {
         ((z ^ (z >> 31)) % sides.max(1) as u64) as usize
     }
 }
+
+/// Sends a signal to a process.
+pub fn signal(process: u32, name: &str) {
+    assert!(Command::new("kill").args([name, &process.to_string()]).status().unwrap().success());
+}
+
+/// Waits until a process has stopped itself; `false` if it ended instead.
+#[expect(clippy::disallowed_methods, reason = "waits for another process")]
+pub fn stopped(process: u32) -> bool {
+    for _ in 0..60_000 {
+        let state = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+        match state.rsplit(')').next().unwrap().trim_start().chars().next() {
+            Some('T') => return true,
+            Some('Z') => return false,
+            _ => std::thread::sleep(std::time::Duration::from_millis(1)),
+        }
+    }
+    panic!("process {process} did not stop");
+}

@@ -9,6 +9,7 @@ use std::process::Command;
 use dedupe::options::{IngestOptions, MIB};
 use dedupe::store::Store;
 use dedupe::upkeep::compact::compact;
+use dedupe::upkeep::vacuum::{VacuumOptions, vacuum};
 use dedupe::upkeep::verify::{VerifyOptions, verify};
 
 use crate::disk::dedupe;
@@ -19,6 +20,7 @@ use crate::table::{self, Event, Shape};
 enum Deed {
     Ingest { source: PathBuf, memory: u64, target: u64, batch: Option<String> },
     Compact,
+    Vacuum,
 }
 
 /// One step, and the rows of the table after it.
@@ -45,14 +47,15 @@ impl Story {
         Self { steps: Vec::new(), folder, known: HashSet::new(), rows: Vec::new() }
     }
 
-    /// Two ingests with repeats and rows without a key, and a compaction.
+    /// Two ingests with repeats and rows without a key, a compaction, and a vacuum of what it replaced.
     pub fn short() -> Self {
         let mut story = Self::new();
         let with_gaps = |i: i64| Event { id: (i % 40 != 7).then(|| format!("key-{}", i % 330)), n: i };
         story.ingest("first ingest", Shape::Ndjson, &(0..420).map(with_gaps).collect::<Vec<_>>(), 4, None);
         let events: Vec<Event> = (250..650).map(|i| Event { id: Some(format!("key-{i}")), n: -i }).collect();
         story.ingest("second ingest", Shape::Parquet { group: 100 }, &events, 4, Some("two"));
-        story.compact();
+        story.upkeep("compaction", Deed::Compact);
+        story.upkeep("vacuum", Deed::Vacuum);
         story
     }
 
@@ -92,9 +95,10 @@ impl Story {
         self.steps.push(Step { name, deed, rows: self.rows.clone(), keys });
     }
 
-    pub fn compact(&mut self) {
+    /// A step that changes no rows.
+    fn upkeep(&mut self, name: &'static str, deed: Deed) {
         let rows = self.rows.clone();
-        self.steps.push(Step { name: "compaction", deed: Deed::Compact, rows, keys: HashSet::new() });
+        self.steps.push(Step { name, deed, rows, keys: HashSet::new() });
     }
 
     /// The rows before step `number`.
@@ -121,6 +125,9 @@ impl Step {
             Deed::Compact => {
                 command.arg("compact").arg(table);
             }
+            Deed::Vacuum => {
+                command.arg("vacuum").arg(table).args(["--grace", "0"]);
+            }
             Deed::Ingest { source, memory, target, batch } => {
                 command.arg("ingest").arg(source).arg("--into").arg(table).args(["--key", "id"]);
                 command.args(["--threads", "1", "--memory", &memory.to_string()]);
@@ -137,6 +144,12 @@ impl Step {
             Deed::Compact => {
                 let mut ledger = table::open(table);
                 table::runtime().block_on(compact(&mut ledger, 8 * MIB)).map_err(|e| e.to_string())?;
+            }
+            Deed::Vacuum => {
+                let mut options = VacuumOptions::default();
+                options.grace = std::time::Duration::ZERO;
+                let mut ledger = table::open(table);
+                table::runtime().block_on(vacuum(&mut ledger, &options)).map_err(|e| e.to_string())?;
             }
             Deed::Ingest { source, memory, target, batch } => {
                 let mut options: IngestOptions = table::options(*memory, 1);
