@@ -56,8 +56,8 @@
 //!
 //! ```text
 //!  5 door       cli                                              the command
-//!  4 stories    ingest → session          upkeep                 one run, one writer's life · compact, verify, explain
-//!  3 I/O        source     sink     ledger::log     runs         rows in · rows out · versions · the index on a store
+//!  4 stories    ingest → session          upkeep                 one run, one writer's life · compact, vacuum, verify
+//!  3 I/O        source   sink   ledger::log   runs   lease       rows in · rows out · versions · index · who is at work
 //!  2 pure       index      schema   ledger::{entry, state}       no I/O, no clock, no randomness
 //!  1 ground     token      store    workers                      identity · bytes under names · how much runs at a time
 //!  0 words      error  verdict  options  policy  report  clock  random

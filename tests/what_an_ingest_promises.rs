@@ -302,6 +302,28 @@ fn standard_input_is_read_once() {
     is_sound(&scene);
 }
 
+/// Beyond what is kept of its beginning to find a schema, and whether it is compressed or not.
+#[test]
+fn long_standard_input_loses_nothing() {
+    let padding = "x".repeat(150);
+    let events: Vec<Event> =
+        (0..110_000).map(|n| Event { id: Some(format!("{padding}{}", n * 7919 % 100_003)), n }).collect();
+    let expected = table::first_of_each(&mut Default::default(), &events);
+    for shape in [Shape::Ndjson, Shape::NdjsonGzip, Shape::NdjsonZstd] {
+        let scene = Scene::new();
+        let source = table::write(&scene.path(""), "long", shape, &events);
+        if shape == Shape::Ndjson {
+            assert!(std::fs::metadata(&source).unwrap().len() > 17 << 20);
+        }
+        let mut command = scene.command(&["ingest", "-", "--into", "t", "--key", "id", "--output", "json"]);
+        command.stdin(File::open(&source).unwrap());
+        let report: Value = serde_json::from_slice(&command.output().unwrap().stdout).unwrap();
+        let (all, kept) = (events.len() as u64, expected.len() as u64);
+        assert_eq!(counts(&report), [all, kept, all - kept, 0, 0], "{shape:?}: {report}");
+        assert_eq!(table::rows(&scene.path("t")), expected, "{shape:?}");
+    }
+}
+
 #[test]
 fn a_table_is_no_source_of_itself() {
     let scene = Scene::new();

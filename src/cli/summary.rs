@@ -19,7 +19,12 @@ pub(super) fn text(report: &IngestReport) -> String {
         facts.add("quarantine", file);
     }
     let rate = (report.rows.read as f64 / report.seconds.max(1e-3)) as u64;
-    facts.add("seconds", format!("{:.2} ({} rows/s)", report.seconds, render::number(rate)));
+    // Where nothing was read there is no rate.
+    let rate = match report.committed || report.dry_run {
+        true => format!(" ({} rows/s)", render::number(rate)),
+        false => String::new(),
+    };
+    facts.add("seconds", format!("{:.2}{rate}", report.seconds));
     format!("{}\n{}", headline(report), facts.text())
 }
 

@@ -66,6 +66,9 @@ fn text(report: &VacuumReport) -> String {
         Some(version) => {
             text.push_str(&format!("committed the fence in version {}\n", render::number(version)))
         }
+        None if report.names.is_empty() && report.kept.objects > 0 => {
+            text.push_str("nothing to delete yet\n")
+        }
         None if report.names.is_empty() => {
             text.push_str("nothing to do: the table holds nothing that no version needs\n")
         }
@@ -82,11 +85,10 @@ fn text(report: &VacuumReport) -> String {
             deleted,
         ));
     }
-    if report.kept_young.objects > 0 {
-        let (kept, size) = (&report.kept_young, render::size(report.kept_young.bytes));
+    if report.kept.objects > 0 {
+        let (objects, size) = (render::count(report.kept.objects, "object"), render::size(report.kept.bytes));
         text.push_str(&format!(
-            "kept within the grace time: {} ({size})\n",
-            render::count(kept.objects, "object")
+            "kept for now: {objects} ({size}), young or perhaps needed by somebody at work\n"
         ));
     }
     if report.oldest > 0 {
@@ -135,18 +137,20 @@ mod tests {
 
     #[test]
     fn what_was_deleted_what_was_kept_and_why_is_told() {
-        let mut report = VacuumReport::default();
-        report.version = Some(1234);
-        report.oldest = 1230;
-        report.names = vec!["data/a".into()];
-        report.deleted.insert(Sort::Data, Tally { objects: 1, bytes: 2500 });
-        report.kept_young = Tally { objects: 2, bytes: 1 };
-        report.foreign = vec!["data/\u{1b}[2J".into()];
+        let report = VacuumReport {
+            version: Some(1234),
+            oldest: 1230,
+            names: vec!["data/a".into()],
+            deleted: [(Sort::Data, Tally { objects: 1, bytes: 2500 })].into(),
+            kept: Tally { objects: 2, bytes: 1 },
+            foreign: vec!["data/\u{1b}[2J".into()],
+            ..VacuumReport::default()
+        };
         let text = text(&report);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "committed the fence in version 1,234");
         assert_eq!(lines[2], "data files        1  2.5 kB");
-        assert_eq!(lines[3], "kept within the grace time: 2 objects (1 B)");
+        assert_eq!(lines[3], "kept for now: 2 objects (1 B), young or perhaps needed by somebody at work");
         assert_eq!(lines[4], "versions from 1,230 on can be read");
         assert_eq!(lines[6], "  data/\\u{1b}[2J");
     }

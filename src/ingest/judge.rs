@@ -6,10 +6,11 @@ use arrow::array::BooleanBufferBuilder;
 
 use super::feed::{self, Prepared, Recipe};
 use super::plan::{self, Planned};
+use super::presence::Presence;
 use super::{Run, reject};
 use crate::error::Result;
 use crate::session::{Chunk, Rows, Session, Verdicts};
-use crate::source::discover;
+use crate::source::discover::{self, Format};
 use crate::source::input::Input;
 use crate::source::ndjson::{Block, Decoded, Inference};
 use crate::source::parquet::RowGroup;
@@ -24,6 +25,8 @@ pub(super) struct Judge<'a> {
     pieces: Vec<Verdicts>,
     /// Rows of the Parquet source under way that were seen so far.
     row: u64,
+    /// Which key columns the text source under way has shown.
+    presence: Presence,
     /// Whether all text was looked through for new columns.
     inferred: bool,
 }
@@ -36,7 +39,8 @@ impl<'a> Judge<'a> {
         recipe: Recipe,
     ) -> Self {
         let inferred = run.options.sample_rows.is_some();
-        Self { run, session, planned, recipe, pieces: Vec::new(), row: 0, inferred }
+        let presence = Presence::default();
+        Self { run, session, planned, recipe, pieces: Vec::new(), row: 0, presence, inferred }
     }
 
     pub(super) async fn take(&mut self, number: usize, source: u32, chunk: Prepared) -> Result<()> {
@@ -57,6 +61,11 @@ impl<'a> Judge<'a> {
             block @ Prepared::Block { .. } => self.take_block(number, source, block).await?,
             Prepared::End => {
                 self.row = 0;
+                if let Some(Planned::Read { file, .. }) = self.planned.get(number)
+                    && file.format == Format::Ndjson
+                {
+                    self.presence.end(&file.url, &self.recipe.spec)?;
+                }
                 (0, 0)
             }
         };
@@ -107,7 +116,7 @@ impl<'a> Judge<'a> {
             self.run.progress.advance(block.bytes.len() as u64);
         }
         let bad = reject::bad_lines(&mut self.session, source, &url, &decoded, self.run.options).await?;
-        reject::check_key_is_there(&tokens, &block, &self.recipe.spec, &url)?;
+        self.presence.observe(&block, &decoded, &self.recipe.spec)?;
         let verdicts = self.session.judge(source, &tokens).await?;
         reject::keyless_lines(&mut self.session, &url, &block, &decoded, &verdicts).await?;
         let rows = verdicts.keep.len() as u64;

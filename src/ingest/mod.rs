@@ -3,6 +3,7 @@
 mod feed;
 mod judge;
 mod plan;
+mod presence;
 mod reject;
 
 use std::collections::BTreeMap;
@@ -52,11 +53,11 @@ pub async fn ingest(
     let files = leave_out_table(discover::discover(sources, &discover).await?, &store)?;
     progress.set_total(files.iter().filter_map(|file| file.size).sum());
     let mut unreadable = BTreeMap::new();
-    let mut restarts = 0;
+    let (mut restarts, mut stdin) = (0, None);
     loop {
         progress.start_over();
         let run = Run { store: &store, files: &files, unreadable: &unreadable, options, progress };
-        match run.go().await {
+        match run.go(&mut stdin).await {
             Err(Error::Input { source_url, reason }) if options.on_bad_file == OnBadFile::Skip => {
                 let known = files.iter().any(|file| file.url == source_url && file.url != plan::STDIN);
                 if !known || unreadable.contains_key(&source_url) || reads_stdin(&files) {
@@ -70,12 +71,6 @@ pub async fn ingest(
             Ok(Some(mut report)) => {
                 report.seconds = watch.seconds();
                 return Ok(report);
-            }
-            Ok(None) if reads_stdin(&files) => {
-                return Err(Error::Refused(
-                    "another writer created the table while standard input was read; nothing was committed. Run again"
-                        .into(),
-                ));
             }
             Ok(None) => info!("another writer created the table meanwhile: starting over on it"),
             // A vacuum took this run for dead. What it staged is lost, and nothing of its input.
@@ -101,7 +96,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// The report; `None` if another writer created the table meanwhile, so that all is to be done again.
-    async fn go(&self) -> Result<Option<IngestReport>> {
+    async fn go(&self, stdin: &mut Option<plan::Head>) -> Result<Option<IngestReport>> {
         let options = self.options;
         let ledger = Ledger::open(self.store.clone()).await?;
         self.check_key(ledger.as_ref().map(Ledger::identity))?;
@@ -123,7 +118,7 @@ impl Run<'_> {
             info!("all sources were consumed before: nothing to commit");
             return Ok(Some(self.recognised(ledger, &planned)));
         }
-        plan::keep_heads(&mut planned).await?;
+        plan::keep_head(&mut planned, stdin).await?;
         let workers = Workers::new(options.threads);
         let given =
             ledger.as_ref().and_then(|ledger| ledger.state().schema.clone()).or(options.schema.clone());
@@ -133,7 +128,11 @@ impl Run<'_> {
         };
         let before = ledger.as_ref().and_then(|ledger| ledger.state().schema.clone());
         let created = ledger.is_none();
-        let session = self.begin(ledger, Arc::clone(&contract), batch, &workers).await?;
+        let mut session = self.begin(ledger, Arc::clone(&contract), batch, &workers).await?;
+        // Once it is read standard input cannot be read again, so no other writer may get ahead of the creation then.
+        if reads_stdin(self.files) && !options.dry_run && !session.create_table().await? {
+            return Ok(None);
+        }
         self.run(session, planned, contract, workers, before.as_ref(), created).await
     }
 

@@ -309,12 +309,15 @@ pub(super) async fn infer(
     Ok(whole)
 }
 
-/// Standard input cannot be read twice: its beginning is kept, to be looked at and then to be read.
-pub(super) async fn keep_heads(planned: &mut [Planned]) -> Result<()> {
+/// Standard input cannot be read twice: its beginning is kept, to be looked at and then to be read. `kept` is what an
+/// earlier attempt has kept of it.
+pub(super) async fn keep_head(planned: &mut [Planned], kept: &mut Option<Head>) -> Result<()> {
     for planned in planned {
-        if let Planned::Read { file, head, .. } = planned
-            && file.url == STDIN
-        {
+        let Planned::Read { file, head, .. } = planned else { continue };
+        if file.url != STDIN {
+            continue;
+        }
+        if kept.is_none() {
             let source = file.clone();
             let begun = compute(move || {
                 let mut bytes = Vec::new();
@@ -323,8 +326,9 @@ pub(super) async fn keep_heads(planned: &mut [Planned]) -> Result<()> {
                 read.map_err(|e| read_error(&source.url, &e))?;
                 Ok(Head { bytes: bytes.into(), rest: Arc::new(Mutex::new(Some(reader))) })
             });
-            *head = Some(begun.await?);
+            *kept = Some(begun.await?);
         }
+        head.clone_from(kept);
     }
     Ok(())
 }

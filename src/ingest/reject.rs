@@ -12,10 +12,9 @@ use crate::error::{Error, Result};
 use crate::options::{IngestOptions, OnBadRow};
 use crate::session::{QuarantinedRow, Session, Verdicts};
 use crate::source::input::Input;
-use crate::source::ndjson::{Block, Decoded, Inference};
+use crate::source::ndjson::{Block, Decoded};
 use crate::source::parquet::RowGroup;
 use crate::store::compute;
-use crate::token::{TokenSpec, Tokens};
 
 /// Why a row without a key is kept out.
 const NO_KEY: &str = "all key columns are null: the row has no identity";
@@ -71,27 +70,6 @@ pub(super) async fn keyless_lines(
         }
     }
     Ok(())
-}
-
-/// A text source that lacks a key column altogether is a mistake, not a source of rows without identity.
-pub(super) fn check_key_is_there(tokens: &Tokens, block: &Block, spec: &TokenSpec, url: &str) -> Result<()> {
-    let none = tokens.keyless.as_ref().is_some_and(|mask| mask.count_set_bits() == tokens.tokens.len());
-    if !none || block.first_line != 1 {
-        return Ok(());
-    }
-    let mut found = Inference::new();
-    found.observe(block);
-    let found = found.finish()?;
-    let missing = |path: &Vec<String>| path.first().is_none_or(|root| found.column_with_name(root).is_none());
-    if !spec.columns.iter().all(|column| missing(&column.path)) {
-        return Ok(());
-    }
-    let names: Vec<&str> = spec.columns.iter().map(|column| column.name.as_str()).collect();
-    let has: Vec<&str> = found.fields().iter().map(|field| field.name().as_str()).collect();
-    Err(Error::input(
-        url,
-        format!("it has no key column {}; its columns are: {}", names.join(", "), has.join(", ")),
-    ))
 }
 
 /// Sets the rows of a row group aside that have no key. `before` rows of the group were judged before this piece,

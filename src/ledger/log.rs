@@ -189,10 +189,9 @@ impl Ledger {
     /// Applies all entries that were added since. Returns those that are valid.
     pub async fn refresh(&mut self) -> Result<Vec<Entry>> {
         let mut news = Vec::new();
-        self.advance(|_, entry, applied| {
-            if applied == Applied::Valid {
-                news.push(entry);
-            }
+        self.advance(|_, entry, applied| match applied {
+            Applied::Valid => news.push(entry),
+            Applied::Void(void) => tell_of_void(&entry, &void),
         })
         .await?;
         Ok(news)
@@ -304,8 +303,13 @@ impl Ledger {
                 }
                 Ok(Some(found)) => {
                     let rival = Entry::decode(&object, &found)?;
-                    let valid = self.admit(&rival, Entry::hash(&found))? == Applied::Valid;
-                    return Ok(Proposal::Lost(valid.then(|| Box::new(rival))));
+                    return Ok(Proposal::Lost(match self.admit(&rival, Entry::hash(&found))? {
+                        Applied::Valid => Some(Box::new(rival)),
+                        Applied::Void(void) => {
+                            tell_of_void(&rival, &void);
+                            None
+                        }
+                    }));
                 }
                 // Nobody is there: the same version, the same bytes again.
                 Ok(None) => {}
@@ -318,6 +322,7 @@ impl Ledger {
     /// Our bytes stand in the ledger. That alone is no commit: a void entry stands there too.
     async fn stands(&mut self, entry: &Entry, bytes: &[u8]) -> Result<Proposal> {
         if let Applied::Void(void) = self.admit(entry, Entry::hash(bytes))? {
+            tell_of_void(entry, &void);
             return Ok(Proposal::Void(void));
         }
         self.leave_checkpoint().await;
@@ -334,11 +339,7 @@ impl Ledger {
                 format!("it belongs to table {}, {} to {}", create.table, name::TABLE, self.identity.table),
             ));
         }
-        let applied = self.state.apply(entry, hash);
-        if let Applied::Void(void) = &applied {
-            warn!(version = entry.version, "void entry, without effect: {void}");
-        }
-        Ok(applied)
+        Ok(self.state.apply(entry, hash))
     }
 
     /// Checkpoints save time, nothing depends on them: trouble is told and forgotten.
@@ -358,6 +359,10 @@ impl Ledger {
             warn!("checkpoint {version} could not be written: {e}");
         }
     }
+}
+
+fn tell_of_void(entry: &Entry, void: &Void) {
+    warn!(version = entry.version, "void entry, without effect: {void}");
 }
 
 /// The newest usable checkpoint up to `version`.

@@ -7,7 +7,7 @@ use crate::ledger::entry::DataFile;
 use crate::ledger::name::{self, Namer};
 use crate::sink::{self, EncodedRowGroup, FileLayout, FileWriter};
 use crate::source::input::Input;
-use crate::source::parquet::RowGroup;
+use crate::source::parquet::{CutColumn, RowGroup};
 use crate::store::{Store, Upload};
 use crate::token::TokenSum;
 
@@ -68,6 +68,20 @@ impl OpenFile {
                 return Ok(());
             }
         }
+    }
+
+    pub(super) async fn append_cut(
+        &mut self,
+        group: &RowGroup<Input>,
+        columns: Vec<CutColumn>,
+        rows: u64,
+    ) -> Result<()> {
+        for column in columns {
+            self.writer.append_cut(group, column)?;
+            self.drain().await?;
+        }
+        self.writer.end_cut(group, rows)?;
+        self.drain().await
     }
 
     async fn drain(&mut self) -> Result<()> {

@@ -7,6 +7,7 @@
 //! Both doors, the command and the operator, lead here.
 
 mod commit;
+mod cutting;
 mod encoding;
 mod fenced;
 mod file;
@@ -174,8 +175,7 @@ impl Session {
             Table::Planned(identity, _) => &identity.token,
         };
         let mut sink = options.sink;
-        sink.partition_by =
-            policy.partition_by.iter().map(|text| Partition::parse(text)).collect::<Result<_>>()?;
+        sink.partition_by = Partition::parse_all(&policy.partition_by)?;
         let stager = Stager::new(&contract.schema, spec, &sink, workers, options.memory / 8 * 3)?;
         let own = options.memory / 8 * 3;
         let lease = if options.dry_run {

@@ -1,7 +1,8 @@
 //! Accepted rows become data files, staged under unique names.
 //!
-//! Row groups of which every row survives are copied byte for byte; others are decoded, filtered and encoded, several
-//! at a time on the workers, and appended in input order. Small pieces are gathered first, so that many small inputs
+//! Row groups of which every row survives are copied byte for byte; from others the dropped rows are cut out of the
+//! encoded pages, or they are decoded, filtered and encoded, several at a time on the workers, and appended in input
+//! order. Small pieces are gathered first, so that many small inputs
 //! do not become many small row groups. A table with partitions gets a file at a time for each folder.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -12,6 +13,7 @@ use arrow::compute::filter_record_batch;
 use arrow_schema::{DataType, SchemaRef};
 use parquet::basic::Compression;
 
+use super::cutting::Cutting;
 use super::encoding::{BATCH_ROWS, Encoding};
 use super::file::{OpenFile, Stats};
 use super::judge::Verdicts;
@@ -100,6 +102,8 @@ struct Job {
 
 enum Work {
     Copy(RowGroup<Input>),
+    /// With the layout to encode to if it turns out that some column cannot be cut.
+    Cut(Cutting, FileLayout),
     Encode(Started<(Option<EncodedRowGroup>, Encoding)>),
 }
 
@@ -107,6 +111,7 @@ impl std::fmt::Debug for Work {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Copy(_) => "Copy",
+            Self::Cut(..) => "Cut",
             Self::Encode(_) => "Encode",
         })
     }
@@ -196,10 +201,21 @@ impl Stager {
                 Job { folder: folder.to_owned(), layout: layout.clone(), work: Work::Copy(group), stats };
             return self.enqueue(store, namer, job).await;
         }
+        let copyable = source.clone().filter(|layout| sink::copyable(&group, layout));
         let layout = match source.filter(FileLayout::encodes) {
             Some(layout) => layout,
             None => self.contract_layout(group.file().codec())?,
         };
+        if let Some(copied) = copyable
+            && !verdicts.all_accepted()
+            && stats.rows >= SMALL_ROWS as u64
+            && Cutting::is_worth_while(&group, stats.rows, self.group_memory)
+        {
+            self.flush(store, namer, folder).await?;
+            let work = Work::Cut(Cutting::begin(group, verdicts.keep, &self.workers), layout);
+            let job = Job { folder: folder.to_owned(), layout: copied, work, stats };
+            return self.enqueue(store, namer, job).await;
+        }
         let keep = (!verdicts.all_accepted()).then_some(verdicts.keep);
         if small {
             // One batch at a time: few rows and few bytes may still be much once they are decoded.
@@ -385,7 +401,18 @@ impl Stager {
         Ok(())
     }
 
-    async fn append(&mut self, store: &Store, namer: &mut Namer, job: Job) -> Result<()> {
+    async fn append(&mut self, store: &Store, namer: &mut Namer, mut job: Job) -> Result<()> {
+        let mut cut = None;
+        if let Work::Cut(cutting, encoded) = &mut job.work {
+            cut = cutting.finish().await?;
+            if cut.is_none() {
+                let (group, keep) = (cutting.group.clone(), cutting.keep.as_ref().clone());
+                job.layout = encoded.clone();
+                let encoding =
+                    Encoding::of_group(group, Some(keep), encoded, &self.options, self.group_memory);
+                job.work = Work::Encode(self.workers.start(move || encoding?.step()));
+            }
+        }
         self.uses += 1;
         let way = self.ways.entry(job.folder.clone()).or_default();
         way.used = self.uses;
@@ -403,6 +430,9 @@ impl Stager {
         };
         match job.work {
             Work::Copy(group) => file.copy(group).await?,
+            Work::Cut(cutting, _) => {
+                file.append_cut(&cutting.group, cut.unwrap_or_default(), job.stats.rows).await?;
+            }
             Work::Encode(mut started) => loop {
                 let (group, rest) = started.await?;
                 let Some(group) = group else { break };

@@ -6,7 +6,7 @@ use super::layout::CREATED_BY;
 use super::range::{ColumnRange, range_of};
 use super::{FileLayout, copyable};
 use crate::error::{Error, Result};
-use crate::source::parquet::{CopiedColumn, Piece, RowGroupCopy};
+use crate::source::parquet::{CopiedColumn, CutColumn, Piece, RowGroup, RowGroupCopy};
 use bytes::Bytes;
 use parquet::bloom_filter::Sbbf;
 use parquet::errors::ParquetError;
@@ -178,19 +178,61 @@ impl FileWriter {
         if more {
             self.copying = Some(columns);
         } else {
-            self.end_copy(&mut out, copy, columns)?;
+            let rows = copy.group().num_rows() as u64;
+            self.end_columns(&mut out, copy.group().metadata(), rows, columns)?;
         }
         self.out = Some(out);
         Ok(more)
     }
 
-    fn end_copy<R: ChunkReader + Clone + Send + Sync + 'static>(
+    /// Appends the next column of a [`copyable`](super::copyable) row group that was cut. After the last one comes
+    /// [`end_cut`](Self::end_cut); bytes are taken out in between.
+    pub fn append_cut<R: ChunkReader + Clone + Send + Sync + 'static>(
+        &mut self,
+        group: &RowGroup<R>,
+        column: CutColumn,
+    ) -> Result<()> {
+        let mut columns = match self.copying.take() {
+            Some(columns) => columns,
+            None => {
+                self.ready()?;
+                Vec::new()
+            }
+        };
+        let mut out = self.take_out()?;
+        for bytes in &column.bytes {
+            out.write_all(bytes).map_err(ParquetError::from).map_err(failed)?;
+        }
+        let sorted = ordered(group, columns.len());
+        columns.push(moved(column.column, out.bytes_written(), sorted).map_err(failed)?);
+        self.copying = Some(columns);
+        self.out = Some(out);
+        Ok(())
+    }
+
+    /// Ends a row group that was cut, of which `rows` rows are left.
+    pub fn end_cut<R: ChunkReader + Clone + Send + Sync + 'static>(
+        &mut self,
+        group: &RowGroup<R>,
+        rows: u64,
+    ) -> Result<()> {
+        let columns = self.copying.take().unwrap_or_default();
+        if columns.len() != group.metadata().num_columns() {
+            return Err(Error::Internal("a row group was cut to fewer columns than it has".to_owned()));
+        }
+        let mut out = self.take_out()?;
+        self.end_columns(&mut out, group.metadata(), rows, columns)?;
+        self.out = Some(out);
+        Ok(())
+    }
+
+    fn end_columns(
         &mut self,
         out: &mut TrackedWrite<Buffer>,
-        copy: &RowGroupCopy<R>,
+        source: &RowGroupMetaData,
+        rows: u64,
         columns: Vec<WrittenColumn>,
     ) -> Result<()> {
-        let source = copy.group().metadata();
         let mut chunks = Vec::with_capacity(columns.len());
         let (mut blooms, mut column_indexes, mut offset_indexes) = (Vec::new(), Vec::new(), Vec::new());
         for column in columns {
@@ -203,14 +245,14 @@ impl FileWriter {
         let mut metadata = RowGroupMetaData::builder(self.layout.parquet_schema().clone())
             .set_total_byte_size(chunks.iter().map(ColumnChunkMetaData::uncompressed_size).sum())
             .set_column_metadata(chunks)
-            .set_num_rows(source.num_rows())
+            .set_num_rows(i64::try_from(rows).unwrap_or(i64::MAX))
             .set_sorting_columns(source.sorting_columns().cloned())
             .set_ordinal(i16::try_from(self.groups.len()).unwrap_or(i16::MAX))
             .set_file_offset(i64::try_from(start).unwrap_or(0))
             .build()
             .map_err(failed)?;
         write_blooms(out, &mut metadata, blooms)?;
-        self.rows += copy.group().num_rows() as u64;
+        self.rows += rows;
         self.groups.push(WrittenGroup {
             metadata,
             column_indexes: without_gaps(column_indexes),

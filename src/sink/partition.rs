@@ -43,6 +43,17 @@ impl Partition {
         Ok(Self { column: column.to_owned(), day })
     }
 
+    /// Reads all partitions of a table, in the order of their folders. No two may have one name.
+    pub fn parse_all(texts: &[String]) -> Result<Vec<Self>> {
+        let all: Vec<Self> = texts.iter().map(|text| Self::parse(text)).collect::<Result<_>>()?;
+        for (at, partition) in all.iter().enumerate() {
+            if all.iter().take(at).any(|before| before.name() == partition.name()) {
+                return Err(Error::Usage(format!("`{partition}` is named twice among the partitions")));
+            }
+        }
+        Ok(all)
+    }
+
     /// The name in the folder: `country`, `ts_date`.
     pub fn name(&self) -> String {
         if self.day { format!("{}_date", self.column) } else { self.column.clone() }
@@ -433,6 +444,9 @@ mod tests {
             assert!(error.to_string().contains(word), "{error}");
         }
         assert!(Partition::parse("date()").is_err() && Partition::parse("").is_err());
+        let twice = |names: [&str; 2]| Partition::parse_all(&names.map(str::to_owned));
+        assert!(twice(["a", "b"]).is_ok() && twice(["ts", "date(ts)"]).is_ok());
+        assert!(twice(["a", "a"]).is_err() && twice(["date(ts)", "ts_date"]).is_err());
         let float: ArrayRef = Arc::new(Float64Array::from(vec![1.5]));
         assert_eq!(
             Partition::parse("f")

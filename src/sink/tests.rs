@@ -4,17 +4,17 @@ use super::*;
 use crate::error::{Error, Result};
 use crate::schema::arbitrary::{Dice, any_schema, random_batch};
 use crate::schema::{adapt, normalise, widen};
-use crate::source::parquet::ParquetFile;
+use crate::source::parquet::{ParquetFile, RowGroup};
 use arrow::array::{ArrayRef, BooleanArray, Int32Array, RecordBatch, StringArray, TimestampSecondArray};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use bytes::Bytes;
-use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::{
     ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection, RowSelectionPolicy,
 };
-use parquet::basic::{Compression, GzipLevel, ZstdLevel};
+use parquet::arrow::{ArrowSchemaConverter, ArrowWriter};
+use parquet::basic::{Compression, Encoding, GzipLevel, Type, ZstdLevel};
 use parquet::bloom_filter::Sbbf;
 use parquet::file::metadata::{KeyValue, PageIndexPolicy, ParquetMetaDataReader, SortingColumn};
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
@@ -22,7 +22,7 @@ use proptest::prelude::*;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-fn random_properties(dice: &mut Dice) -> WriterProperties {
+fn random_properties(schema: &Schema, dice: &mut Dice) -> WriterProperties {
     let codec = [
         Compression::UNCOMPRESSED,
         Compression::SNAPPY,
@@ -42,7 +42,26 @@ fn random_properties(dice: &mut Dice) -> WriterProperties {
         .set_bloom_filter_enabled(dice.below(4) == 0)
         .set_bloom_filter_max_ndv(100);
     let version = if dice.below(2) == 0 { WriterVersion::PARQUET_1_0 } else { WriterVersion::PARQUET_2_0 };
-    let builder = builder.set_writer_version(version);
+    let mut builder = builder.set_writer_version(version);
+    let descriptor = ArrowSchemaConverter::new().convert(schema).unwrap();
+    for column in descriptor.columns() {
+        let choices: &[Encoding] = match column.physical_type() {
+            Type::BOOLEAN => &[Encoding::PLAIN, Encoding::RLE],
+            Type::INT32 | Type::INT64 => {
+                &[Encoding::PLAIN, Encoding::DELTA_BINARY_PACKED, Encoding::BYTE_STREAM_SPLIT]
+            }
+            Type::INT96 => &[Encoding::PLAIN],
+            Type::FLOAT | Type::DOUBLE => &[Encoding::PLAIN, Encoding::BYTE_STREAM_SPLIT],
+            Type::BYTE_ARRAY => {
+                &[Encoding::PLAIN, Encoding::DELTA_LENGTH_BYTE_ARRAY, Encoding::DELTA_BYTE_ARRAY]
+            }
+            Type::FIXED_LEN_BYTE_ARRAY => {
+                &[Encoding::PLAIN, Encoding::DELTA_BYTE_ARRAY, Encoding::BYTE_STREAM_SPLIT]
+            }
+        };
+        let encoding = choices[dice.below(choices.len() as u64) as usize];
+        builder = builder.set_column_encoding(column.path().clone(), encoding);
+    }
     let note = (dice.below(2) == 0).then(|| vec![KeyValue::new("owner".to_owned(), "somebody".to_owned())]);
     builder.set_key_value_metadata(note).set_offset_index_disabled(dice.below(3) == 0).build()
 }
@@ -87,12 +106,23 @@ struct Rewriter {
     bytes: Vec<u8>,
     files: Vec<(Bytes, FileSummary)>,
     copied: usize,
+    cut: usize,
+    decoded: usize,
 }
 
 impl Rewriter {
     fn new(contract: &SchemaRef, choice: CompressionChoice) -> Self {
         let contract = Arc::clone(contract);
-        Self { contract, choice, writer: None, bytes: Vec::new(), files: Vec::new(), copied: 0 }
+        Self {
+            contract,
+            choice,
+            writer: None,
+            bytes: Vec::new(),
+            files: Vec::new(),
+            copied: 0,
+            cut: 0,
+            decoded: 0,
+        }
     }
 
     fn writer_of(&mut self, layout: &FileLayout) -> Result<&mut FileWriter> {
@@ -135,7 +165,9 @@ impl Rewriter {
                     }
                     self.copied += 1;
                 }
+                None if self.try_cut(source.as_ref(), &group, &keep)? => self.cut += 1,
                 None => {
+                    self.decoded += usize::from(!whole && keep.count_set_bits() > 0);
                     let mut encoder = RowGroupEncoder::new(&encoding)?;
                     for batch in group.rows((!whole).then_some(&keep), 37)? {
                         let batch = adapt(&batch?, encoder.schema());
@@ -148,6 +180,30 @@ impl Rewriter {
             }
         }
         Ok(())
+    }
+}
+
+impl Rewriter {
+    /// Cuts a row group, if all of its columns can be.
+    fn try_cut(
+        &mut self,
+        layout: Option<&FileLayout>,
+        group: &RowGroup<Bytes>,
+        keep: &BooleanBuffer,
+    ) -> Result<bool> {
+        let rows = keep.count_set_bits() as u64;
+        let Some(layout) = layout.filter(|layout| rows > 0 && copyable(group, layout)) else {
+            return Ok(false);
+        };
+        let columns = (0..group.metadata().num_columns()).map(|leaf| group.cut_column(leaf, keep));
+        let Some(columns) = columns.collect::<Result<Option<Vec<_>>>>()? else { return Ok(false) };
+        for column in columns {
+            self.writer_of(layout)?.append_cut(group, column)?;
+        }
+        self.writer_of(layout)?.end_cut(group, rows)?;
+        let bytes = self.writer_of(layout)?.take_bytes()?;
+        self.bytes.extend(bytes);
+        Ok(true)
     }
 }
 
@@ -170,7 +226,7 @@ proptest! {
     fn what_is_written_is_what_was_kept(schema in any_schema(), seed: u64, rows in 1usize..300) {
         let mut dice = Dice::new(seed);
         let batch = random_batch(&schema, rows, &mut dice);
-        let source = write_source(&batch, random_properties(&mut dice));
+        let source = write_source(&batch, random_properties(&schema, &mut dice));
         let keep = random_mask(rows, &mut dice);
         let file = ParquetFile::open(source.clone(), "memory").unwrap();
         let contract = Arc::clone(file.schema());
@@ -198,13 +254,21 @@ proptest! {
             prop_assert_eq!(&read_back(copied, &contract), &expected);
             prop_assert_eq!(&read_selected(copied, &contract, &some), &filtered(&expected, &some));
         }
+        // Cutting once more.
+        let mut thrice = Rewriter::new(&contract, CompressionChoice::AsSource);
+        thrice.add(&again, &some).unwrap();
+        prop_assert_eq!(thrice.decoded, 0);
+        thrice.end_file().unwrap();
+        if let Some((cut, _)) = thrice.files.first() {
+            prop_assert_eq!(&read_back(cut, &contract), &filtered(&expected, &some));
+        }
     }
 
     #[test]
     fn key_columns_come_alone_and_whole(schema in any_schema(), seed: u64, rows in 1usize..200) {
         let mut dice = Dice::new(seed);
         let batch = random_batch(&schema, rows, &mut dice);
-        let file = ParquetFile::open(write_source(&batch, random_properties(&mut dice)), "memory").unwrap();
+        let file = ParquetFile::open(write_source(&batch, random_properties(&schema, &mut dice)), "memory").unwrap();
         let name = schema.field(dice.below(schema.fields().len() as u64) as usize).name().clone();
         let (_, field) = file.schema().column_with_name(&name).unwrap();
         let wanted = Arc::new(Schema::new(vec![field.clone()]));
@@ -224,7 +288,7 @@ proptest! {
     fn a_damaged_file_is_an_error_or_read_never_a_panic(schema in any_schema(), seed: u64, rows in 1usize..60) {
         let mut dice = Dice::new(seed);
         let batch = random_batch(&schema, rows, &mut dice);
-        let mut bytes = write_source(&batch, random_properties(&mut dice)).to_vec();
+        let mut bytes = write_source(&batch, random_properties(&schema, &mut dice)).to_vec();
         for _ in 0..1 + dice.below(4) {
             let at = dice.below(bytes.len() as u64) as usize;
             match dice.below(3) {
@@ -243,6 +307,38 @@ proptest! {
         if let Err(error) = outcome {
             let clean = matches!(error, Error::Input { .. } | Error::Refused(_));
             prop_assert!(clean, "{:?}", error);
+        }
+    }
+}
+
+/// Pages so long that snappy takes them in several pieces, of which most stay as they are.
+#[test]
+fn thin_duplicates_are_cut_out_of_long_snappy_pages() {
+    let mut dice = Dice::new(7);
+    let rows = 40_000;
+    let ids: StringArray =
+        (0..rows).map(|_| Some(format!("{:016x}-{:016x}", dice.next(), dice.next()))).collect();
+    let some: StringArray =
+        (0..rows).map(|_| (dice.below(9) > 0).then(|| format!("{:x}/{0:x}", dice.next()))).collect();
+    let columns: [(_, ArrayRef); 2] = [("id", Arc::new(ids)), ("some", Arc::new(some))];
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    for version in [WriterVersion::PARQUET_1_0, WriterVersion::PARQUET_2_0] {
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::SNAPPY)
+            .set_encoding(Encoding::PLAIN)
+            .set_dictionary_enabled(false)
+            .set_writer_version(version);
+        let source = write_source(&batch, properties.build());
+        let file = ParquetFile::open(source.clone(), "memory").unwrap();
+        let contract = Arc::clone(file.schema());
+        for one_in in [40, 4_000, 20_000] {
+            let keep = BooleanBuffer::collect_bool(rows, |_| dice.below(one_in) > 0);
+            let mut rewriter = Rewriter::new(&contract, CompressionChoice::AsSource);
+            rewriter.add(&file, &keep).unwrap();
+            rewriter.end_file().unwrap();
+            assert_eq!((rewriter.cut, rewriter.decoded), (1, 0));
+            let expected = filtered(&read_back(&source, &contract), &keep);
+            assert_eq!(read_back(&rewriter.files[0].0, &contract), expected, "{version:?}, {one_in}");
         }
     }
 }

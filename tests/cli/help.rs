@@ -2,7 +2,7 @@
 
 use crate::scene::Scene;
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 14] = [
     "ingest",
     "status",
     "log",
@@ -14,6 +14,7 @@ const COMMANDS: [&str; 13] = [
     "tokens",
     "quarantine",
     "compact",
+    "vacuum",
     "completions",
     "man",
 ];

@@ -92,6 +92,32 @@ fn standard_input_is_a_source() {
     assert_eq!((&report["accepted"], &report["duplicate"]), (&1.into(), &1.into()), "{report}");
 }
 
+/// Standard input cannot be read again, so a writer that loses the race for the creation goes on with what it has read.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "the other writer must have looked for the table")]
+fn standard_input_survives_another_creator() {
+    use std::io::Write;
+    use std::process::Stdio;
+    let scene = Scene::new();
+    let mut command = scene.command(&["ingest", "-", "--into", "t", "--key", "id", "--output", "json"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(lines(["a", "b", "b"]).as_bytes()).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(400));
+    scene.write("theirs.ndjson", &lines(["b", "c"]));
+    assert_eq!(scene.answer(&["ingest", "theirs.ndjson", "--into", "t", "--key", "id"])["created"], true);
+    stdin.write_all(lines(["d", "c"]).as_bytes()).unwrap();
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (&report["read"], &report["accepted"], &report["created"]),
+        (&5.into(), &2.into(), &false.into())
+    );
+    assert_eq!(scene.answer(&["status", "t"])["rows"], 4);
+    assert_eq!(scene.run(&["verify", "t"]).code, 0);
+}
+
 #[test]
 fn the_schema_that_status_prints_can_be_given_to_a_new_table() {
     let scene = Scene::with_table();

@@ -12,3 +12,4 @@ mod ingest;
 mod interrupts;
 mod output;
 mod scene;
+mod vacuum;

@@ -37,11 +37,14 @@ pub enum Shape {
 }
 
 pub fn write(folder: &Path, name: &str, shape: Shape, events: &[Event]) -> PathBuf {
-    let line = |event: &Event| match &event.id {
+    // A source that never names its key is refused, so the first line without one says so.
+    let first_null = events.iter().position(|event| event.id.is_none());
+    let line = |(at, event): (usize, &Event)| match &event.id {
         Some(id) => format!("{{\"id\":{},\"n\":{}}}\n", serde_json::to_string(id).unwrap(), event.n),
+        None if first_null == Some(at) => format!("{{\"id\":null,\"n\":{}}}\n", event.n),
         None => format!("{{\"n\":{}}}\n", event.n),
     };
-    let text = || events.iter().map(line).collect::<String>().into_bytes();
+    let text = || events.iter().enumerate().map(line).collect::<String>().into_bytes();
     let (extension, bytes) = match shape {
         Shape::Parquet { group } => ("parquet", parquet_bytes(events, group)),
         Shape::Ndjson => ("ndjson", text()),

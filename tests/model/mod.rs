@@ -185,6 +185,8 @@ pub enum Step {
     Crash(u8),
     /// A put that was given up lands.
     Lands(u8),
+    /// The vacuum goes on by the fence that stands, and the state of the tip.
+    Sweep(u8),
     /// The vacuum deletes its next object.
     Delete,
     /// The vacuum is through.
@@ -353,12 +355,11 @@ impl World {
     /// The next object that a vacuum with this snapshot deletes, and whether it is a data file.
     fn next_garbage(&self, now: &Moment, by: &Snapshot) -> Option<(usize, bool)> {
         let folded = if self.has(Bug::VacuumByAge) { now.folded() } else { &by.folded };
-        let (floor, oldest) = match &now.ledger.log.get(usize::from(by.version)) {
-            Some((fence, _)) if !self.has(Bug::VacuumByAge) => match fence.kind {
-                Kind::Fence { floor, oldest } => (floor, oldest),
-                _ => (0, 0),
-            },
-            _ => (u8::MAX, u8::MAX),
+        let (floor, oldest) = match now.ledger.log.get(usize::from(by.version)).map(|(fence, _)| &fence.kind)
+        {
+            _ if self.has(Bug::VacuumByAge) => (u8::MAX, u8::MAX),
+            Some(Kind::Fence { floor, oldest }) if self.has(Bug::VacuumFromHint) => (*floor, *oldest),
+            _ => (folded.state.floor as u8, folded.state.oldest as u8),
         };
         // A vacuum that follows the rules spares what the versions hold that its fence keeps readable.
         let retained = match self.has(Bug::VacuumForgetsReaders) {
@@ -471,7 +472,11 @@ impl Model for World {
             match &actor.phase {
                 Phase::Idle => match role {
                     (true, _) => steps.push(Step::Stage(who)),
-                    (_, true) => steps.extend((now.left.vacuums > 0).then_some(Step::Stage(who))),
+                    (_, true) => {
+                        let left = now.left.vacuums > 0;
+                        steps.extend(left.then_some(Step::Stage(who)));
+                        steps.extend((left && now.folded().state.floor > 0).then_some(Step::Sweep(who)));
+                    }
                     _ if now.left.compactions == 0 => {}
                     _ => {
                         let runs = now.folded().runs.len() + now.folded().inline.len() > 1;
@@ -532,6 +537,11 @@ impl Model for World {
                     }
                 },
             ),
+            Step::Sweep(who) => {
+                now.left.vacuums -= 1;
+                let folded = Arc::clone(&now.ledger.folded);
+                (who, Phase::Delete(Snapshot { version: now.ledger.next() - 1, folded }))
+            }
             Step::StageRuns(who) => {
                 now.left.compactions -= 1;
                 (who, self.stage_compaction(&mut now, who, false))

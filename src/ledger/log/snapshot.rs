@@ -15,11 +15,26 @@ impl Ledger {
     /// Opens the table as it was at `version`, to be read; `None` if there is no table. A version that is no longer
     /// whole is [`Error::SnapshotExpired`].
     pub async fn open_at(store: Store, version: u64) -> Result<Option<Self>> {
-        let Some(now) = Self::open(store.clone()).await? else { return Ok(None) };
-        if version < now.state.oldest {
-            return Err(Error::SnapshotExpired { version, oldest: now.state.oldest });
+        let now = match Self::open(store.clone()).await {
+            // What lies before a damaged entry can still be read: what it says of the oldest version is all there is.
+            Err(Error::Corrupt { .. } | Error::Refused(_)) => {
+                match Self::folded_at(store.clone(), version).await? {
+                    Some(mut ahead) => {
+                        let _ = ahead.refresh().await;
+                        Some(ahead)
+                    }
+                    None => None,
+                }
+            }
+            opened => opened?,
+        };
+        match now {
+            Some(now) if version < now.state.oldest => {
+                Err(Error::SnapshotExpired { version, oldest: now.state.oldest })
+            }
+            Some(now) if version != now.version() => Self::folded_at(store, version).await,
+            now => Ok(now),
         }
-        if version == now.version() { Ok(Some(now)) } else { Self::folded_at(store, version).await }
     }
 
     /// What the entries up to `version` add up to, whether or not its objects are still there: for telling, not for

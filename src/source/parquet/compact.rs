@@ -227,6 +227,15 @@ pub(super) struct PageHead {
     pub(super) values: i64,
     /// Rows, where the page says so (version 2 only).
     pub(super) rows: Option<i64>,
+    /// How values and levels are encoded, as the format numbers it.
+    pub(super) encoding: i64,
+    pub(super) def_encoding: i64,
+    pub(super) rep_encoding: i64,
+    /// Of version 2: values that are null, bytes of the levels, and whether the values after them are compressed.
+    pub(super) nulls: i64,
+    pub(super) def_length: i64,
+    pub(super) rep_length: i64,
+    pub(super) is_compressed: bool,
 }
 
 /// Reads a page header into `head`, as far as the bytes go, and gives its length.
@@ -238,12 +247,27 @@ pub(super) fn page_head(bytes: &[u8], head: &mut PageHead) -> Read<usize> {
             2 => head.uncompressed = cursor.int(wire)?,
             3 => head.compressed = cursor.int(wire)?,
             4 => head.crc = Some(cursor.int(wire)? as u32),
-            5 | 7 | 8 if wire == STRUCT => {
-                let version_2 = id == 8;
+            5 | 7 if wire == STRUCT => cursor.fields(|cursor, id, wire| {
+                match id {
+                    1 => head.values = cursor.int(wire)?,
+                    2 => head.encoding = cursor.int(wire)?,
+                    3 if wire == I32 => head.def_encoding = cursor.int(wire)?,
+                    4 => head.rep_encoding = cursor.int(wire)?,
+                    _ => cursor.skip(wire, false, MAX_DEPTH)?,
+                }
+                Ok(())
+            })?,
+            8 if wire == STRUCT => {
+                head.is_compressed = true;
                 cursor.fields(|cursor, id, wire| {
                     match id {
                         1 => head.values = cursor.int(wire)?,
-                        3 if version_2 => head.rows = Some(cursor.int(wire)?),
+                        2 => head.nulls = cursor.int(wire)?,
+                        3 => head.rows = Some(cursor.int(wire)?),
+                        4 => head.encoding = cursor.int(wire)?,
+                        5 => head.def_length = cursor.int(wire)?,
+                        6 => head.rep_length = cursor.int(wire)?,
+                        7 => head.is_compressed = wire == TRUE,
                         _ => cursor.skip(wire, false, MAX_DEPTH)?,
                     }
                     Ok(())
@@ -254,6 +278,58 @@ pub(super) fn page_head(bytes: &[u8], head: &mut PageHead) -> Read<usize> {
         Ok(())
     })?;
     Ok(cursor.at)
+}
+
+/// Writes the header of a data page, without statistics.
+pub(super) fn write_page_head(head: &PageHead, out: &mut Vec<u8>) {
+    let mut page = Struct::default();
+    page.int(1, head.kind, out);
+    page.int(2, head.uncompressed, out);
+    page.int(3, head.compressed, out);
+    if let Some(crc) = head.crc {
+        page.int(4, i64::from(crc.cast_signed()), out);
+    }
+    let mut inner = Struct::default();
+    if head.kind == DATA_PAGE_V2 {
+        page.begin(8, STRUCT, out);
+        inner.int(1, head.values, out);
+        inner.int(2, head.nulls, out);
+        inner.int(3, head.rows.unwrap_or(head.values), out);
+        inner.int(4, head.encoding, out);
+        inner.int(5, head.def_length, out);
+        inner.int(6, head.rep_length, out);
+        inner.begin(7, if head.is_compressed { TRUE } else { FALSE }, out);
+    } else {
+        page.begin(5, STRUCT, out);
+        inner.int(1, head.values, out);
+        inner.int(2, head.encoding, out);
+        inner.int(3, head.def_encoding, out);
+        inner.int(4, head.rep_encoding, out);
+    }
+    // The ends of both structs.
+    out.extend([0, 0]);
+}
+
+/// A struct that is being written: remembers its last field.
+#[derive(Default)]
+struct Struct(u8);
+
+impl Struct {
+    /// Field ids are at most 15 apart here.
+    fn begin(&mut self, id: u8, wire: u8, out: &mut Vec<u8>) {
+        out.push((id - self.0) << 4 | wire);
+        self.0 = id;
+    }
+
+    fn int(&mut self, id: u8, value: i64, out: &mut Vec<u8>) {
+        self.begin(id, I32, out);
+        let mut rest = ((value << 1) ^ (value >> 63)) as u64;
+        while rest >= 0x80 {
+            out.push(rest as u8 | 0x80);
+            rest >>= 7;
+        }
+        out.push(rest as u8);
+    }
 }
 
 #[cfg(test)]
@@ -299,6 +375,30 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_page_header_reads_back(
+            numbers in prop::array::uniform8(any::<i32>()),
+            crc in prop::option::of(any::<u32>()),
+            (version_2, is_compressed) in any::<(bool, bool)>(),
+        ) {
+            let [uncompressed, compressed, values, rows, def_length, rep_length, nulls, encoding] =
+                numbers.map(i64::from);
+            let head = if version_2 {
+                let rows = Some(rows);
+                let base = PageHead { kind: DATA_PAGE_V2, uncompressed, compressed, crc, ..PageHead::default() };
+                PageHead { values, rows, encoding, nulls, def_length, rep_length, is_compressed, ..base }
+            } else {
+                let (def_encoding, rep_encoding) = (def_length, rep_length);
+                let base = PageHead { kind: DATA_PAGE, uncompressed, compressed, crc, ..PageHead::default() };
+                PageHead { values, encoding, def_encoding, rep_encoding, ..base }
+            };
+            let mut bytes = Vec::new();
+            write_page_head(&head, &mut bytes);
+            let mut found = PageHead::default();
+            prop_assert_eq!(page_head(&bytes, &mut found), Ok(bytes.len()));
+            prop_assert_eq!(found, head);
+        }
+
         #[test]
         fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = footer_shape(&bytes);

@@ -95,7 +95,7 @@ impl<R: ChunkReader + Clone + Send + Sync + 'static> RowGroupCopy<R> {
         let column = CopiedColumn {
             metadata: metadata.clone(),
             start: chunk_start(metadata),
-            bloom: self.bloom(metadata),
+            bloom: bloom(&self.group, metadata),
             column_index,
             offset_index,
         };
@@ -133,22 +133,6 @@ impl<R: ChunkReader + Clone + Send + Sync + 'static> RowGroupCopy<R> {
         }
         (None, (sum == self.group.num_rows() as i64).then(|| builder.build()))
     }
-
-    /// The column's Bloom filter; a damaged one is none, because it only saves work.
-    fn bloom(&self, metadata: &ColumnChunkMetaData) -> Option<Sbbf> {
-        let input = &self.group.file.0.input;
-        let start = u64::try_from(metadata.bloom_filter_offset()?).ok()?;
-        let length = metadata.bloom_filter_length().unwrap_or(0);
-        let end = start.checked_add(u64::try_from(length).ok()?)?;
-        if length > MAX_BLOOM || end > input.len() {
-            return None;
-        }
-        let url = self.group.file.url();
-        let read = shielded(url, || {
-            Sbbf::read_from_column_chunk(metadata, input).map_err(|error| broken(url, error))
-        });
-        read.ok().flatten().filter(|bloom| bloom.num_blocks() > 0)
-    }
 }
 
 impl<R: ChunkReader + Clone + Send + Sync + 'static> Iterator for RowGroupCopy<R> {
@@ -163,8 +147,26 @@ impl<R: ChunkReader + Clone + Send + Sync + 'static> Iterator for RowGroupCopy<R
     }
 }
 
+/// The column's Bloom filter; a damaged one is none, because it only saves work.
+pub(super) fn bloom<R: ChunkReader + Clone + Send + Sync + 'static>(
+    group: &RowGroup<R>,
+    metadata: &ColumnChunkMetaData,
+) -> Option<Sbbf> {
+    let input = &group.file.0.input;
+    let start = u64::try_from(metadata.bloom_filter_offset()?).ok()?;
+    let length = metadata.bloom_filter_length().unwrap_or(0);
+    let end = start.checked_add(u64::try_from(length).ok()?)?;
+    if length > MAX_BLOOM || end > input.len() {
+        return None;
+    }
+    let url = group.file.url();
+    let read =
+        shielded(url, || Sbbf::read_from_column_chunk(metadata, input).map_err(|error| broken(url, error)));
+    read.ok().flatten().filter(|bloom| bloom.num_blocks() > 0)
+}
+
 /// Whether an offset index of the source tells the pages that are really there.
-fn agrees(index: &OffsetIndexMetaData, pages: &[Page], rows: usize) -> bool {
+pub(super) fn agrees(index: &OffsetIndexMetaData, pages: &[Page], rows: usize) -> bool {
     let locations = index.page_locations();
     let ascending = locations.windows(2).all(|pair| match pair {
         [a, b] => a.first_row_index <= b.first_row_index,
@@ -181,18 +183,18 @@ fn agrees(index: &OffsetIndexMetaData, pages: &[Page], rows: usize) -> bool {
         })
 }
 
-fn chunk_start(metadata: &ColumnChunkMetaData) -> i64 {
+pub(super) fn chunk_start(metadata: &ColumnChunkMetaData) -> i64 {
     metadata.dictionary_page_offset().unwrap_or(metadata.data_page_offset())
 }
 
 /// One data page.
 #[derive(Debug, PartialEq, Eq)]
-struct Page {
-    offset: i64,
+pub(super) struct Page {
+    pub(super) offset: i64,
     /// Header included.
-    length: i32,
-    values: i64,
-    rows: Option<i64>,
+    pub(super) length: i32,
+    pub(super) values: i64,
+    pub(super) rows: Option<i64>,
 }
 
 /// Walks the pages of a chunk whose bytes come in pieces.

@@ -6,12 +6,14 @@
 
 mod compact;
 mod copy;
+mod cut;
 mod footer;
 mod guard;
 mod int96;
 mod read;
 
 pub use copy::{CopiedColumn, Piece, RowGroupCopy};
+pub use cut::CutColumn;
 pub use guard::is_shielded;
 pub use read::Batches;
 

@@ -9,7 +9,7 @@
 
 mod plan;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -67,8 +67,9 @@ pub struct VacuumReport {
     pub deleted: BTreeMap<Sort, Tally>,
     /// The names of all objects that were deleted.
     pub names: Vec<String>,
-    /// Garbage that is younger than the grace time and was kept.
-    pub kept_young: Tally,
+    /// What no version needs and was kept all the same: it is younger than the grace time, or a session that may be alive
+    /// may still commit or read it.
+    pub kept: Tally,
     /// Objects in the table's folders whose names are not ours. They are never deleted.
     pub foreign: Vec<String>,
     /// Live sessions that keep the floor, and with it garbage, where it is.
@@ -152,6 +153,7 @@ async fn vacuum_as(
     let plan = survey.plan(bounds);
     let mut report = VacuumReport { version, held_back_by, ..VacuumReport::default() };
     report.tell(&plan, bounds);
+    report.tell_of_kept(&survey.everything(ledger.state()));
     delete(&store, &plan).await?;
     Ok(report)
 }
@@ -167,6 +169,7 @@ async fn forecast(ledger: &mut Ledger, by: &Proposer, options: &VacuumOptions) -
     debug!(session = by.session, "a forecast writes nothing");
     let mut report = VacuumReport { dry_run: true, held_back_by, ..VacuumReport::default() };
     report.tell(&survey.plan(bounds), bounds);
+    report.tell_of_kept(&survey.everything(ledger.state()));
     Ok(report)
 }
 
@@ -177,8 +180,17 @@ impl VacuumReport {
             self.deleted.entry(*sort).or_default().add(object);
             self.names.push(object.name.clone());
         }
-        plan.young.iter().for_each(|(_, object)| self.kept_young.add(object));
         self.foreign.clone_from(&plan.foreign);
+    }
+
+    /// Counts what `all` has and the plan that was told of has not.
+    fn tell_of_kept(&mut self, all: &Plan) {
+        let gone: HashSet<&String> = self.names.iter().collect();
+        let all = all.garbage.iter().chain(&all.young).map(|(_, object)| object);
+        let kept = all.filter(|object| !gone.contains(&object.name));
+        let mut tally = Tally::default();
+        kept.for_each(|object| tally.add(object));
+        self.kept = tally;
     }
 }
 
@@ -265,6 +277,11 @@ impl Survey {
 
     fn plan(&self, bounds: Bounds) -> Plan {
         self.scene().plan(&self.history, bounds)
+    }
+
+    /// The plan if nobody were at work or reading.
+    fn everything(&self, state: &State) -> Plan {
+        self.plan(Bounds { floor: u64::MAX, oldest: state.entries.saturating_sub(1) })
     }
 
     /// The lowest bounds by which everything can be deleted that nobody needs; and the live sessions that need what

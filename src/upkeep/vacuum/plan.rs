@@ -196,7 +196,7 @@ impl Scene<'_> {
             let young = self.age(object.modified) < least;
             if young { &mut plan.young } else { &mut plan.garbage }.push((sort, object.clone()));
         }
-        // A lease that is alive is nobody's garbage.
+        // A lease that is alive is no garbage, and neither is that of the vacuum itself.
         plan.young.retain(|(sort, _)| *sort != Sort::Lease);
         plan
     }
@@ -248,11 +248,7 @@ pub(super) fn settled(
 }
 
 /// The live sessions below `floor`, each with its stage. A vacuum stages and reads nothing that could be lost.
-pub(super) fn sessions_below<'a>(
-    leases: &'a [Found],
-    now: DateTime<Utc>,
-    floor: u64,
-) -> Vec<(u64, &'a Found)> {
+pub(super) fn sessions_below(leases: &[Found], now: DateTime<Utc>, floor: u64) -> Vec<(u64, &Found)> {
     let stage = |found: &Found| found.lease.as_ref().map_or(0, |lease| lease.stage);
     let stages = |found: &Found| found.lease.as_ref().is_none_or(|lease| lease.kind != lease::Kind::Vacuum);
     let live = leases.iter().filter(|found| stages(found) && found.is_alive(now));

@@ -120,7 +120,9 @@ impl World {
                         _ => compact.runs_added.push(run(&name)),
                     }
                     world.history.note(&entry(version, Body::Compact(compact)));
-                    chosen.iter().for_each(|name| drop(live.remove(name)));
+                    chosen.iter().for_each(|name| {
+                        live.remove(name);
+                    });
                     live.insert(name.clone());
                     world.everything.push(name);
                 }
@@ -328,7 +330,7 @@ fn leases_and_half_written_files_stay_while_somebody_may_be_alive() {
         [old.object.name.clone(), ancient.name.clone()]
     );
     assert_eq!(garbage(std::slice::from_ref(&old), Duration::seconds(2)), dead[1..]);
-    assert_eq!(garbage(&[old], Duration::hours(2)), [ancient.name.clone()]);
+    assert_eq!(garbage(std::slice::from_ref(&old), Duration::hours(2)), [ancient.name.as_str()]);
 }
 
 #[test]

@@ -1,0 +1,85 @@
+//! Page compression, as each codec is used within Parquet.
+
+use super::{Fit, unfit};
+use flate2::read::MultiGzDecoder;
+use parquet::basic::Compression;
+use std::io::{Read, Write};
+
+/// Brotli's window and buffer, as parquet's own writer has them.
+const BROTLI_WINDOW: u32 = 22;
+const BROTLI_BUFFER: usize = 4096;
+
+/// Whether pages of this codec can be unpacked and packed here.
+pub(super) fn known(codec: Compression) -> bool {
+    // LZ4 is the deprecated one, whose framing nobody agrees on; LZO has no library.
+    !matches!(codec, Compression::LZ4 | Compression::LZO)
+}
+
+/// Unpacks exactly `size` bytes.
+pub(super) fn decompress(codec: Compression, bytes: &[u8], size: usize) -> Fit<Vec<u8>> {
+    let broken = "a page that cannot be unpacked";
+    let mut out = Vec::new();
+    let read = match codec {
+        Compression::UNCOMPRESSED => {
+            out.extend_from_slice(bytes);
+            Ok(())
+        }
+        Compression::SNAPPY => {
+            // It allocates what the block says of itself, so that is held against the header first.
+            if snap::raw::decompress_len(bytes).ok() != Some(size) {
+                return unfit(broken);
+            }
+            out = vec![0; size];
+            snap::raw::Decoder::new().decompress(bytes, &mut out).map(drop).map_err(|_| ())
+        }
+        Compression::GZIP(_) => read_all(MultiGzDecoder::new(bytes), size, &mut out),
+        Compression::BROTLI(_) => read_all(brotli::Decompressor::new(bytes, BROTLI_BUFFER), size, &mut out),
+        Compression::ZSTD(_) => match zstd::Decoder::with_buffer(bytes) {
+            Ok(decoder) => read_all(decoder, size, &mut out),
+            Err(_) => Err(()),
+        },
+        Compression::LZ4_RAW => {
+            out = vec![0; size];
+            lz4_flex::block::decompress_into(bytes, &mut out)
+                .map(|length| out.truncate(length))
+                .map_err(|_| ())
+        }
+        Compression::LZ4 | Compression::LZO => Err(()),
+    };
+    if read.is_err() || out.len() != size { unfit(broken) } else { Ok(out) }
+}
+
+/// Packs `bytes`.
+pub(super) fn compress(codec: Compression, bytes: &[u8]) -> Fit<Vec<u8>> {
+    let broken = "a page that cannot be packed";
+    let packed = match codec {
+        Compression::UNCOMPRESSED => Ok(bytes.to_vec()),
+        Compression::SNAPPY => snap::raw::Encoder::new().compress_vec(bytes).map_err(|_| ()),
+        Compression::GZIP(_) => {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+            encoder.write_all(bytes).and_then(|()| encoder.finish()).map_err(|_| ())
+        }
+        Compression::BROTLI(level) => {
+            let mut packed = Vec::new();
+            let mut encoder = brotli::CompressorWriter::new(
+                &mut packed,
+                BROTLI_BUFFER,
+                level.compression_level(),
+                BROTLI_WINDOW,
+            );
+            let written = encoder.write_all(bytes).and_then(|()| encoder.flush());
+            drop(encoder);
+            written.map(|()| packed).map_err(|_| ())
+        }
+        Compression::ZSTD(level) => zstd::bulk::compress(bytes, level.compression_level()).map_err(|_| ()),
+        Compression::LZ4_RAW => Ok(lz4_flex::block::compress(bytes)),
+        Compression::LZ4 | Compression::LZO => Err(()),
+    };
+    packed.or_else(|()| unfit(broken))
+}
+
+fn read_all(reader: impl Read, size: usize, out: &mut Vec<u8>) -> Result<(), ()> {
+    out.reserve_exact(size);
+    // One byte more than wanted, to notice that there is more.
+    reader.take(size as u64 + 1).read_to_end(out).map(drop).map_err(|_| ())
+}

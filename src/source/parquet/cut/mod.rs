@@ -1,0 +1,356 @@
+//! Dropping rows from a column chunk without decoding it to rows.
+//!
+//! A chunk is a sequence of pages, each compressed on its own. Pages of which every row stays are passed on as they
+//! are, pages of which none stays are left out, and of the others the levels and the encoded values of the dropped rows
+//! are cut out: most of the work of decoding and encoding is never done. Dictionaries stay whole.
+//!
+//! Promises: what comes out decodes to exactly the kept rows. Statistics stay true: bounds are marked as no longer
+//! exact, null counts are recounted or left out. A chunk that has anything unusual about it (a deprecated encoding or
+//! codec, pages that contradict the footer) is not cut at all: `None` says that it must be decoded, which also tells
+//! what is wrong with it. `docs/format.md` names what is handled.
+
+mod codec;
+mod delta;
+mod hybrid;
+mod page;
+mod snappy;
+mod stats;
+mod values;
+
+use super::RowGroup;
+use super::compact::{
+    DATA_PAGE, DATA_PAGE_V2, DICTIONARY_PAGE, INDEX_PAGE, PageHead, page_head, write_page_head,
+};
+use super::copy::{CopiedColumn, Page, agrees, bloom, chunk_start};
+use super::guard::{MAX_PAGE_BYTES, MAX_PAGE_VALUES};
+use crate::error::Result;
+use arrow::buffer::BooleanBuffer;
+use bytes::Bytes;
+use flate2::Crc;
+use page::{Opened, Shape};
+use parquet::bloom_filter::Sbbf;
+use parquet::file::metadata::{ColumnChunkMetaData, OffsetIndexBuilder};
+use parquet::file::page_index::column_index::ColumnIndexMetaData;
+use parquet::file::reader::ChunkReader;
+use stats::{PageFate, PageIndexes};
+use std::ops::Range;
+
+/// Ascending ranges of values or entries of a page.
+type Runs = Vec<Range<usize>>;
+
+/// Something that is not handled here, and what it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Unfit(&'static str);
+
+type Fit<T> = std::result::Result<T, Unfit>;
+
+fn unfit<T>(what: &'static str) -> Fit<T> {
+    Err(Unfit(what))
+}
+
+/// One column of a row group without some of its rows.
+#[derive(Debug)]
+pub struct CutColumn {
+    /// The encoded chunk, piece by piece.
+    pub bytes: Vec<Bytes>,
+    /// What belongs to it, with offsets from the beginning of `bytes`.
+    pub column: CopiedColumn,
+}
+
+impl<R: ChunkReader + Clone + Send + Sync + 'static> RowGroup<R> {
+    /// The column `leaf` with the rows of `keep` only, at least one. None if its pages cannot be cut.
+    pub fn cut_column(&self, leaf: usize, keep: &BooleanBuffer) -> Result<Option<CutColumn>> {
+        let Some(metadata) = self.metadata().columns().get(leaf).filter(|_| keep.len() == self.num_rows())
+        else {
+            return Ok(None);
+        };
+        let length = usize::try_from(metadata.compressed_size()).unwrap_or(0);
+        let start = u64::try_from(chunk_start(metadata)).unwrap_or(0);
+        if metadata.num_values() == 0 || length == 0 || !codec::known(metadata.compression()) {
+            return Ok(None);
+        }
+        let (url, input) = (self.file.url(), &self.file.0.input);
+        let chunk = input.get_bytes(start, length).map_err(|error| input.blame(url, error))?;
+        match self.cut_chunk(leaf, metadata, &chunk, keep) {
+            Ok(cut) => Ok(Some(cut)),
+            Err(Unfit(what)) => {
+                tracing::debug!(url, leaf, group = self.index, "a column chunk is decoded, not cut: {what}");
+                Ok(None)
+            }
+        }
+    }
+
+    fn cut_chunk(
+        &self,
+        leaf: usize,
+        metadata: &ColumnChunkMetaData,
+        chunk: &Bytes,
+        keep: &BooleanBuffer,
+    ) -> Fit<CutColumn> {
+        let shape = Shape::of(metadata.column_descr(), metadata.compression());
+        let (dictionary, pages) = walk(chunk)?;
+        let places = self.places(leaf, metadata, &pages);
+        let mut cutter = Cutter::new(chunk, dictionary);
+        let nulls_matter = metadata.statistics().and_then(|known| known.null_count_opt()) != Some(0);
+        let mut row = 0;
+        for (at, page) in pages.iter().enumerate() {
+            let known_rows =
+                places.rows(at).or(page.head.rows).or((shape.max_rep == 0).then_some(page.head.values));
+            let mut opened = None;
+            let rows = match known_rows {
+                Some(rows) => usize::try_from(rows).unwrap_or(0),
+                None => {
+                    let page = opened.insert(page.open(&shape, chunk)?);
+                    match page.rows() {
+                        (rows, false) => rows,
+                        // Its first values belong to the last row of the page before, whose fate is decided.
+                        (_, true) => return unfit("a row that spans pages"),
+                    }
+                }
+            };
+            if row + rows > keep.len() {
+                return unfit("more rows than the footer says");
+            }
+            let slice = keep.slice(row, rows);
+            row += rows;
+            let kept = slice.count_set_bits();
+            if kept == rows {
+                page.check(chunk)?;
+                cutter.keep(page, rows);
+                continue;
+            }
+            if kept == 0 && (!nulls_matter || places.nulls(at).is_some()) {
+                cutter.drop(places.nulls(at).unwrap_or(0));
+                continue;
+            }
+            let opened = match opened {
+                Some(opened) => opened,
+                None => page.open(&shape, chunk)?,
+            };
+            if opened.rows() != (rows, false) {
+                return unfit("a page of another number of rows than its index says");
+            }
+            let nulls = opened.nulls(&shape);
+            let stored = chunk.get(page.body.clone()).unwrap_or_default();
+            match opened.cut(&shape, stored, &slice)? {
+                Some(cut) => cutter.replace(&cut, page.head.crc.is_some(), nulls)?,
+                None => cutter.drop(nulls as i64),
+            }
+        }
+        if row != keep.len() {
+            return unfit("fewer rows than the footer says");
+        }
+        // Values that are gone make a Bloom filter no less true.
+        cutter.finish(metadata, &places, bloom(self, metadata))
+    }
+
+    /// The source's page index, if it tells of exactly these pages.
+    fn places(&self, leaf: usize, metadata: &ColumnChunkMetaData, pages: &[SourcePage]) -> PageIndexes<'_> {
+        let start = chunk_start(metadata);
+        let found: Option<Vec<Page>> = pages.iter().map(|page| page.placed(start)).collect();
+        let source = self.file.page_index().and_then(|(columns, offsets)| {
+            let column_index = columns.get(self.index)?.get(leaf)?;
+            let offset_index = offsets.get(self.index)?.get(leaf)?;
+            agrees(offset_index, found.as_deref()?, self.num_rows()).then_some((column_index, offset_index))
+        });
+        PageIndexes::new(source, self.num_rows(), pages.len())
+    }
+}
+
+/// A data page of the source, within its chunk.
+#[derive(Debug)]
+struct SourcePage {
+    head: PageHead,
+    /// Header and body.
+    whole: Range<usize>,
+    body: Range<usize>,
+}
+
+impl SourcePage {
+    fn open(&self, shape: &Shape, chunk: &Bytes) -> Fit<Opened> {
+        self.check(chunk)?;
+        page::open(shape, &self.head, chunk.get(self.body.clone()).unwrap_or_default())
+    }
+
+    /// Holds the body against its checksum, if it has one.
+    fn check(&self, chunk: &Bytes) -> Fit<()> {
+        let body = chunk.get(self.body.clone()).unwrap_or_default();
+        match self.head.crc {
+            Some(stated) if checksum(body) != stated => unfit("a page that does not match its checksum"),
+            _ => Ok(()),
+        }
+    }
+
+    fn placed(&self, start: i64) -> Option<Page> {
+        Some(Page {
+            offset: start + i64::try_from(self.whole.start).ok()?,
+            length: i32::try_from(self.whole.len()).ok()?,
+            values: self.head.values,
+            rows: self.head.rows,
+        })
+    }
+}
+
+fn checksum(bytes: &[u8]) -> u32 {
+    let mut crc = Crc::new();
+    crc.update(bytes);
+    crc.sum()
+}
+
+/// The dictionary page, header included, and the data pages of a chunk.
+fn walk(chunk: &Bytes) -> Fit<(Option<SourcePage>, Vec<SourcePage>)> {
+    let (mut dictionary, mut pages) = (None, Vec::new());
+    let mut at = 0;
+    while at < chunk.len() {
+        let mut head = PageHead::default();
+        let Ok(length) = page_head(chunk.get(at..).unwrap_or_default(), &mut head) else {
+            return unfit("a page header that cannot be read");
+        };
+        let start = at + length;
+        let end = usize::try_from(head.compressed).ok().and_then(|body| start.checked_add(body));
+        let Some(end) = end.filter(|end| *end <= chunk.len()) else {
+            return unfit("a page that reaches beyond its chunk");
+        };
+        let possible =
+            (0..=MAX_PAGE_BYTES).contains(&head.uncompressed) && (0..=MAX_PAGE_VALUES).contains(&head.values);
+        if !possible {
+            return unfit("a page of impossible size");
+        }
+        let page = SourcePage { head, whole: at..end, body: start..end };
+        match head.kind {
+            DICTIONARY_PAGE if dictionary.is_none() && pages.is_empty() => dictionary = Some(page),
+            DATA_PAGE | DATA_PAGE_V2 => pages.push(page),
+            INDEX_PAGE => {}
+            _ => return unfit("a page of another kind"),
+        }
+        at = end;
+    }
+    Ok((dictionary, pages))
+}
+
+/// What comes of a chunk, page by page.
+struct Cutter<'a> {
+    chunk: &'a Bytes,
+    out: Vec<Bytes>,
+    /// Pages that are passed on as they are and lie side by side in the source.
+    passing: Range<usize>,
+    stored: usize,
+    unpacked: i64,
+    dictionary: bool,
+    values: i64,
+    offsets: OffsetIndexBuilder,
+    fates: Vec<PageFate>,
+    /// Where the first data page begins.
+    first_page: usize,
+}
+
+impl<'a> Cutter<'a> {
+    fn new(chunk: &'a Bytes, dictionary: Option<SourcePage>) -> Self {
+        let mut cutter = Self {
+            chunk,
+            out: Vec::new(),
+            passing: 0..0,
+            stored: 0,
+            unpacked: 0,
+            dictionary: dictionary.is_some(),
+            values: 0,
+            offsets: OffsetIndexBuilder::new(),
+            fates: Vec::new(),
+            first_page: 0,
+        };
+        if let Some(page) = dictionary {
+            cutter.pass(&page);
+        }
+        cutter.first_page = cutter.stored;
+        cutter
+    }
+
+    fn pass(&mut self, page: &SourcePage) {
+        if self.passing.end == page.whole.start && !self.passing.is_empty() {
+            self.passing.end = page.whole.end;
+        } else {
+            self.flush();
+            self.passing = page.whole.clone();
+        }
+        self.stored += page.whole.len();
+        self.unpacked += page.head.uncompressed + (page.whole.len() - page.body.len()) as i64;
+    }
+
+    fn flush(&mut self) {
+        let passing = std::mem::take(&mut self.passing);
+        if !passing.is_empty() {
+            self.out.push(self.chunk.slice(passing));
+        }
+    }
+
+    fn keep(&mut self, page: &SourcePage, rows: usize) {
+        self.place(rows, page.whole.len());
+        self.values += page.head.values;
+        self.fates.push(PageFate::Kept);
+        self.pass(page);
+    }
+
+    fn drop(&mut self, nulls: i64) {
+        self.fates.push(PageFate::Dropped { nulls });
+    }
+
+    fn replace(&mut self, cut: &page::CutPage, with_checksum: bool, nulls_before: usize) -> Fit<()> {
+        let mut head = cut.head;
+        let sizes = (i32::try_from(cut.unpacked), i32::try_from(cut.body.len()));
+        let (Ok(uncompressed), Ok(compressed)) = sizes else { return unfit("a page of more than 2 GiB") };
+        (head.uncompressed, head.compressed) = (uncompressed.into(), compressed.into());
+        head.crc = with_checksum.then(|| checksum(&cut.body));
+        let mut bytes = Vec::with_capacity(cut.body.len() + 64);
+        write_page_head(&head, &mut bytes);
+        let header = bytes.len();
+        bytes.extend_from_slice(&cut.body);
+        self.flush();
+        self.place(cut.rows, bytes.len());
+        self.stored += bytes.len();
+        self.unpacked += head.uncompressed + header as i64;
+        self.values += head.values;
+        let (nulls, before) = (cut.nulls as i64, nulls_before as i64);
+        self.fates.push(PageFate::Cut { nulls, before, all_null: nulls == head.values });
+        self.out.push(bytes.into());
+        Ok(())
+    }
+
+    fn place(&mut self, rows: usize, length: usize) {
+        self.offsets.append_row_count(rows as i64);
+        self.offsets.append_offset_and_size(self.stored as i64, i32::try_from(length).unwrap_or(i32::MAX));
+    }
+
+    fn finish(
+        mut self,
+        source: &ColumnChunkMetaData,
+        places: &PageIndexes<'_>,
+        bloom: Option<Sbbf>,
+    ) -> Fit<CutColumn> {
+        self.flush();
+        if self.values == 0 {
+            return unfit("no row is left");
+        }
+        let statistics = stats::of_chunk(source, &self.fates, self.values);
+        let mut metadata = ColumnChunkMetaData::builder(source.column_descr_ptr())
+            .set_compression_codec(source.compression_codec())
+            .set_encodings_mask(*source.encodings_mask())
+            .set_total_compressed_size(self.stored as i64)
+            .set_total_uncompressed_size(self.unpacked)
+            .set_num_values(self.values)
+            .set_data_page_offset(self.first_page as i64)
+            .set_dictionary_page_offset(self.dictionary.then_some(0));
+        if let Some(statistics) = statistics {
+            metadata = metadata.set_statistics(statistics);
+        }
+        let Ok(metadata) = metadata.build() else { return unfit("metadata that cannot be built") };
+        let column_index: Option<ColumnIndexMetaData> = places.cut(source, &self.fates);
+        let column = CopiedColumn {
+            metadata,
+            start: 0,
+            bloom,
+            column_index,
+            offset_index: Some(self.offsets.build()),
+        };
+        Ok(CutColumn { bytes: self.out, column })
+    }
+}
