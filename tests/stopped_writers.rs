@@ -102,14 +102,9 @@ fn past_its_lease() {
     let mine: Vec<Event> = events(300, 30_000).collect();
     story.ingest("mine", Shape::Parquet { group: 1_000 }, &mine, 4, None);
     story.tell(&table, 1);
-    let ingest = || {
-        let mut command = story.steps[2].command(&table);
-        command.args(["--target-file-size", "10KB"]);
-        command
-    };
-    // It stops each time before it writes into a data file, so that it lives long enough to be given a lease.
-    let mut command = ingest();
-    disk.watch(&mut command, folder.path(), &Fault::lasting("write 4 /data/", "stop-before"));
+    // It stops at each call for a data file, so that it lives long enough to be given a lease.
+    let mut command = story.steps[2].command(&table);
+    disk.watch(&mut command, folder.path(), &Fault::lasting("* 4 /data/", "stop-before"));
     let writer = command.spawn().unwrap();
     let leases = || std::fs::read_dir(table.join("_dedupe/session")).map_or(0, Iterator::count);
     while leases() == 0 {
@@ -138,7 +133,7 @@ fn past_its_lease() {
         Some(1) => assert!(rows == story.steps[1].rows && told.contains("vacuum"), "{told}"),
         code => panic!("{code:?}: {told}"),
     }
-    done(ingest());
+    done(story.steps[2].command(&table));
     assert_eq!(sound_rows(&table).unwrap(), story.steps[2].rows);
 }
 
