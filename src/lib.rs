@@ -74,6 +74,9 @@
 pub mod cli;
 pub mod clock;
 pub mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod index;
 pub mod ingest;
 pub mod lease;

@@ -6,6 +6,7 @@ use arrow_schema::Schema;
 
 use crate::policy::NullKey;
 use crate::source::discover::Format;
+use crate::source::ndjson::MAX_LINE;
 use crate::token::TokenHash;
 
 /// Everything a run of `dedupe ingest` can be told. `Default` is what the command does without flags.
@@ -46,6 +47,8 @@ pub struct IngestOptions {
     pub threads: NonZeroUsize,
     /// Judge everything, write nothing.
     pub dry_run: bool,
+    /// What a new table may lack, because its user knows.
+    pub accepted_risk: Option<Risk>,
     /// Options for the stores, as `key=value`.
     pub store_options: Vec<(String, String)>,
     /// The longest NDJSON line that is read, in bytes.
@@ -70,6 +73,13 @@ pub enum OnBadFile {
     Fail,
     /// It is left out, and the manifest records which and why.
     Skip,
+}
+
+/// A risk that a user may take when a table is created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Risk {
+    /// The store does not keep conditional writes; only one writer at a time will ever run.
+    SingleWriter,
 }
 
 /// One mebibyte.
@@ -98,8 +108,9 @@ impl Default for IngestOptions {
             memory: default_memory(),
             threads: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             dry_run: false,
+            accepted_risk: None,
             store_options: Vec::new(),
-            max_line: 64 << 20,
+            max_line: MAX_LINE,
         }
     }
 }

@@ -1,15 +1,19 @@
 //! The same promises on an S3 and on an Azure emulator. `DEDUPE_TEST_S3` and `DEDUPE_TEST_AZURE` are a bucket's and
 //! a container's URL (`.ci/emulators/with_emulators` sets them, and what leads there); without them nothing is tested.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 use bytes::Bytes;
 use dedupe::ingest::ingest;
 use dedupe::ledger::Ledger;
 use dedupe::options::{IngestOptions, MIB};
 use dedupe::report::{IngestReport, Progress};
+use dedupe::store::certify::{Certifier, Extent};
 use dedupe::store::{Put, Store};
 use dedupe::upkeep::compact::compact;
+use dedupe::upkeep::vacuum::{VacuumOptions, vacuum};
 use dedupe::upkeep::verify::{VerifyOptions, verify};
 
 /// A fresh folder in the bucket or container that `variable` names.
@@ -53,6 +57,7 @@ async fn emulator_azure_table_is_exact() {
 async fn store_keeps_its_promises(url: &str) {
     let store = Store::open(url, &[]).unwrap();
     store.probe().await.unwrap();
+    store_is_certified(url).await;
     of_sixteen_racers_one_lands(&store).await;
     names_list_back(&store).await;
     uploads_of_any_size_read_back(&store).await;
@@ -60,6 +65,16 @@ async fn store_keeps_its_promises(url: &str) {
         store.delete(&object.name).await.unwrap();
     }
     assert!(store.list("").await.unwrap().is_empty());
+}
+
+/// By sixteen clients with connections of their own.
+async fn store_is_certified(url: &str) {
+    let clients = (0..16).map(|_| Store::open(url, &[]).unwrap()).collect();
+    let certifier = Certifier::new(clients, Extent::FULL).unwrap();
+    let certificate = certifier.run().await;
+    assert_eq!(certifier.clean_up().await, Vec::<String>::new());
+    assert!(certificate.is_clean(), "{:#?}", certificate.findings);
+    assert!(Store::open(url, &[]).unwrap().list("").await.unwrap().is_empty());
 }
 
 async fn of_sixteen_racers_one_lands(store: &Store) {
@@ -178,4 +193,26 @@ async fn table_is_exact(url: &str) {
     assert_eq!(compact(&mut ledger, 64 * MIB).await.unwrap().runs_after, 1);
     let report = verify(&ledger, &VerifyOptions::default()).await.unwrap();
     assert_eq!((report.problems, report.rows, report.tokens), (Vec::new(), 1800, 1800));
+    vacuum_leaves_what_is_live(&mut ledger).await;
+}
+
+async fn vacuum_leaves_what_is_live(ledger: &mut Ledger) {
+    let store = ledger.store().clone();
+    let litter = format!("data/{:020}-{}-0.parquet", ledger.state().entries, "0f".repeat(16));
+    store.put(&litter, "left behind".into()).await.unwrap();
+    let mut options = VacuumOptions::default();
+    let kept = vacuum(ledger, &options).await.unwrap();
+    assert_eq!((kept.version, kept.names.len()), (None, 0));
+    options.grace = Duration::ZERO;
+    let report = vacuum(ledger, &options).await.unwrap();
+    assert_eq!(report.version, Some(ledger.version()));
+    assert!(report.names.contains(&litter), "{report:?}");
+    assert_eq!(vacuum(ledger, &options).await.unwrap().names, Vec::<String>::new());
+    let live: BTreeSet<&String> = ledger.state().files.keys().chain(ledger.state().runs.keys()).collect();
+    let mut found = store.list("data").await.unwrap();
+    found.extend(store.list("_dedupe/tokens").await.unwrap());
+    assert_eq!(found.iter().map(|object| &object.name).collect::<BTreeSet<_>>(), live);
+    assert_eq!(store.list("_dedupe/session").await.unwrap(), []);
+    let report = verify(ledger, &VerifyOptions::default()).await.unwrap();
+    assert_eq!((report.problems, report.rows), (Vec::new(), 1800));
 }

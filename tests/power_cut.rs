@@ -308,9 +308,7 @@ const BUGS: &[Bug] = &[
     ("token runs are not synced", |calls| without(calls, |c| c.kind == "sync" && c.object() == "token run")),
     ("manifests are not synced", |calls| without(calls, |c| c.kind == "sync" && c.object() == "manifest")),
     ("quarantine is not synced", |calls| without(calls, |c| c.kind == "sync" && c.object() == "quarantine")),
-    ("table.json is not synced", |calls| {
-        without(calls, |c| c.kind == "sync" && c.object() == "table.json or probe")
-    }),
+    ("table.json is not synced", |calls| without(calls, |c| c.kind == "sync" && c.object() == "table.json")),
     ("the folder of the data is not synced", |calls| without(calls, |c| is_sync_of_folder(c, "data"))),
     ("the folder of the runs is not synced", |calls| without(calls, |c| is_sync_of_folder(c, "tokens"))),
     ("the folder of quarantine is not synced", |calls| {

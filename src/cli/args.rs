@@ -5,8 +5,8 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use super::exit::Exit;
 use super::out::Format;
 use super::{
-    compact, completions, explain, files, ingest, log, man, outcome, quarantine, show, status, tokens,
-    vacuum, verify,
+    compact, completions, doctor, explain, files, ingest, log, man, outcome, quarantine, show, status,
+    tokens, vacuum, verify,
 };
 
 const EXAMPLES: &str = "\
@@ -77,6 +77,8 @@ pub(super) enum Command {
     Explain(explain::Args),
     /// Check a table against its own record: accounting, checksums, every key both ways.
     Verify(verify::Args),
+    /// Check whether a store can be trusted with tables, and what ails a table.
+    Doctor(doctor::Args),
     /// Export the accepted tokens as Parquet.
     Tokens(tokens::Args),
     /// List or print the rows that were kept out.

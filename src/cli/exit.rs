@@ -9,7 +9,7 @@ use crate::error::Error;
 pub enum Exit {
     /// Done as asked.
     Done,
-    /// Failed, and nothing was committed; or `verify` found problems.
+    /// Failed, and nothing was committed; or `verify` or `doctor` found problems.
     Failed,
     /// The command line is wrong, or names a table that does not exist.
     Usage,
@@ -57,7 +57,7 @@ impl Exit {
     pub fn meaning(self) -> &'static str {
         match self {
             Self::Done => "done",
-            Self::Failed => "failed, nothing was committed; or `verify` found problems",
+            Self::Failed => "failed, nothing was committed; or `verify` or `doctor` found problems",
             Self::Usage => "wrong use of the command, or there is no such table",
             Self::No => {
                 "the answer is no: batch not committed (`outcome`), or key unknown to the table (`explain`)"

@@ -13,7 +13,7 @@ use super::values::{self, Names};
 use super::{Context, summary};
 use crate::error::{Error, Result};
 use crate::ingest::ingest;
-use crate::options::{IngestOptions, OnBadFile, OnBadRow};
+use crate::options::{IngestOptions, OnBadFile, OnBadRow, Risk};
 use crate::policy::NullKey;
 use crate::sink::CompressionChoice;
 use crate::source::discover::Format;
@@ -81,8 +81,15 @@ pub(super) struct Args {
     #[arg(long, help_heading = "Rows and sources")]
     reread: bool,
     /// Longest NDJSON line that is read; a longer one is kept out as a bad row.
-    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = values::line_length, help_heading = "Rows and sources")]
+    #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = values::line_length, help_heading = "Rows and sources")]
     max_line: usize,
+    /// Create the table even on a store that does not keep conditional writes.
+    ///
+    /// Such a table is marked for good, and every run that ingests into it says so: nothing protects it from a second
+    /// writer, nor from a request of a killed one that the store carries out late. Ignored where the store keeps its
+    /// promises (see `dedupe doctor`) or the table exists.
+    #[arg(long, value_enum, value_name = "RISK", help_heading = "Table")]
+    i_know_the_risk: Option<Risk>,
     /// Make the run idempotent: a second run with this id does nothing and returns the first one's outcome.
     ///
     /// The id stands for the sources it was first used with; with others it is refused. Of standard input only the id is
@@ -142,6 +149,7 @@ fn options(args: Args, store_options: Vec<(String, String)>) -> Result<IngestOpt
         memory: args.memory.unwrap_or(standard.memory),
         threads: args.threads.unwrap_or(standard.threads),
         dry_run: args.dry_run,
+        accepted_risk: args.i_know_the_risk,
         store_options,
         max_line: args.max_line,
     })
@@ -186,7 +194,7 @@ mod tests {
             "dedupe ingest - b --into /t --key a,b --key c --token-hash xxh3-128 --format jsonl --batch-id x --reread \
              --null-key keep --on-bad-row fail --on-bad-file skip --sample-rows 9 --partition-by date(ts),country \
              --target-file-size 1MiB --row-group-rows 10 --compression snappy --memory 64MiB --threads 3 --dry-run \
-             --max-line 1KiB",
+             --max-line 1KiB --i-know-the-risk single-writer",
         );
         assert_eq!(options.key.unwrap(), ["a", "b", "c"]);
         assert_eq!(options.token_hash, Some(TokenHash::Xxh3));
@@ -194,6 +202,7 @@ mod tests {
         assert_eq!(options.batch_id.as_deref(), Some("x"));
         assert!(options.reread && options.dry_run);
         assert_eq!(options.null_key, Some(NullKey::Keep));
+        assert_eq!(options.accepted_risk, Some(Risk::SingleWriter));
         assert_eq!((options.on_bad_row, options.on_bad_file), (OnBadRow::Fail, OnBadFile::Skip));
         assert_eq!(options.sample_rows, Some(9));
         assert_eq!(options.partition_by.unwrap(), ["date(ts)", "country"]);

@@ -1,8 +1,8 @@
 //! Ctrl-C and SIGTERM.
 //!
-//! The first one stops an ingest unless its commit has begun, which then is finished and takes moments. The second one
-//! ends the process at once. Other commands end at the first: they only read, or (compaction, vacuum)
-//! can be killed at any instant without harm.
+//! The first one stops an ingest unless its commit has begun, which then is finished and takes moments, and makes
+//! `doctor` clean up. The second one ends the process at once. Other commands end at the first: they only read, or
+//! (compaction, vacuum) can be killed at any instant without harm.
 
 use std::pin::pin;
 use std::process;

@@ -8,10 +8,13 @@ mod args;
 mod bar;
 mod compact;
 mod completions;
+mod doctor;
 mod exit;
 mod explain;
 mod failure;
 mod files;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod ingest;
 mod interrupt;
 mod log;
@@ -117,7 +120,7 @@ fn handles_enough() -> std::io::Result<()> {
 
 async fn dispatch(cli: Cli, screen: &Screen, out: &mut Out) -> (Result<Exit, Stop>, Exit) {
     let progress = Progress::default();
-    let gently = matches!(cli.command, Command::Ingest(_)).then(|| progress.clone());
+    let gently = matches!(cli.command, Command::Ingest(_) | Command::Doctor(_)).then(|| progress.clone());
     let interrupts = Interrupts::watch(screen, gently);
     let ended = match values::store_options(&cli.common.store_options) {
         Ok(store_options) => {
@@ -140,6 +143,7 @@ async fn answer(command: Command, context: &Context, out: &mut Out) -> Result<Ex
         Command::Outcome(args) => outcome::run(args, context, out).await,
         Command::Explain(args) => explain::run(args, context, out).await,
         Command::Verify(args) => verify::run(args, context, out).await,
+        Command::Doctor(args) => doctor::run(args, context, out).await,
         Command::Tokens(args) => tokens::run(args, context, out).await,
         Command::Quarantine(args) => quarantine::run(args, context, out).await,
         Command::Compact(args) => compact::run(args, context, out).await,

@@ -43,7 +43,9 @@ impl Screen {
 
     fn print(&self, bytes: &[u8]) -> io::Result<()> {
         let bar = self.bar();
-        let print = || io::stderr().lock().write_all(bytes);
+        // Libraries log what they were given, addresses with passwords included.
+        let text = crate::store::redacted(&String::from_utf8_lossy(bytes));
+        let print = || io::stderr().lock().write_all(text.as_bytes());
         match bar.as_ref() {
             Some(bar) => bar.suspend(print),
             None => print(),

@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
 
-use crate::options::{OnBadFile, OnBadRow};
+use crate::options::{OnBadFile, OnBadRow, Risk};
 use crate::policy::NullKey;
 use crate::source::discover::Format;
 use crate::token::TokenHash;
@@ -46,6 +46,19 @@ impl ValueEnum for OnBadFile {
         Some(match self {
             Self::Fail => PossibleValue::new("fail").help("Stop; nothing is committed"),
             Self::Skip => PossibleValue::new("skip").help("Leave the file out; the manifest records it"),
+        })
+    }
+}
+
+impl ValueEnum for Risk {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::SingleWriter]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Self::SingleWriter => PossibleValue::new("single-writer")
+                .help("Two writers at once would overwrite each other's commits; there will be only one"),
         })
     }
 }

@@ -9,10 +9,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arrow::array::BooleanBufferBuilder;
 use arrow_schema::{Schema, SchemaRef};
 use futures::FutureExt;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::plan::{Head, Planned};
 use crate::error::{Error, Result};
+use crate::schema::null_bytes;
 use crate::source::discover::{Format, SourceFile};
 use crate::source::input::Input;
 use crate::source::ndjson::{BLOCK_BYTES, Block, Decoded, Decoder, Lines};
@@ -28,6 +29,9 @@ const PIECE_ROWS: usize = 1 << 20;
 const WAITING: usize = 16;
 const JUDGED: usize = 48;
 
+/// Parts of a block by which the room for text is measured.
+const UNITS: usize = 32;
+
 /// Rows of key columns decoded at a time.
 const KEY_BATCH: usize = 8192;
 
@@ -37,6 +41,8 @@ pub(super) enum Prepared {
     RowGroup { group: RowGroup<Input>, tokens: Tokens, last: bool },
     /// Lines of text.
     Block { block: Arc<Block>, decoded: Decoded, tokens: Tokens, contract: SchemaRef },
+    /// Lines of text that are too many to be decoded together, since the contract grew wide meanwhile.
+    Wide { block: Arc<Block> },
     /// The source has ended, unchanged since it was opened.
     End,
 }
@@ -68,21 +74,28 @@ pub(super) struct Recipe {
     pub(super) max_line: usize,
     pub(super) piece_rows: usize,
     pub(super) block_lines: usize,
+    /// What the whole run may take, in bytes.
+    pub(super) memory: u64,
 }
 
-/// The chunks to come: the number of the source, and the chunk.
-pub(super) type Chunks = mpsc::Receiver<(usize, Started<Prepared>)>;
+/// A chunk to come: the number of its source, the chunk, and the room it takes until it was judged.
+pub(super) type Coming = (usize, Started<Prepared>, Option<Arc<OwnedSemaphorePermit>>);
+
+/// The chunks to come.
+pub(super) type Chunks = mpsc::Receiver<Coming>;
 
 /// Starts to prepare the chunks of `sources`. Ends when all are done, when one fails, or when nobody listens.
 pub(super) fn start(sources: Arc<Vec<Planned>>, recipe: Recipe) -> Chunks {
     let (sender, receiver) = mpsc::channel(recipe.workers.count().max(1));
+    // A line of the largest size takes all of it: then no other block is under way.
+    let room = Arc::new(Semaphore::new((2 * recipe.workers.count() + 3) * UNITS));
     let feed = async move {
         for (number, planned) in sources.iter().enumerate() {
             let Planned::Read { file, head, .. } = planned else { continue };
             let (file, head) = (file.clone(), head.clone());
-            let feeder = Feeder { number, file, head, recipe: &recipe, sender: &sender };
+            let feeder = Feeder { number, file, head, recipe: &recipe, sender: &sender, room: &room };
             if let Err(error) = feeder.feed().await {
-                let _ = sender.send((number, async move { Err(error) }.boxed())).await;
+                let _ = sender.send((number, async move { Err(error) }.boxed(), None)).await;
                 return;
             }
         }
@@ -96,7 +109,8 @@ struct Feeder<'a> {
     file: SourceFile,
     head: Option<Head>,
     recipe: &'a Recipe,
-    sender: &'a mpsc::Sender<(usize, Started<Prepared>)>,
+    sender: &'a mpsc::Sender<Coming>,
+    room: &'a Arc<Semaphore>,
 }
 
 impl Feeder<'_> {
@@ -113,7 +127,8 @@ impl Feeder<'_> {
 
     async fn feed_parquet(&self, input: &Input) -> Result<()> {
         let (input, url) = (input.clone(), self.file.url.clone());
-        let file = compute(move || ParquetFile::open(input, &url)).await?;
+        let memory = self.recipe.memory;
+        let file = compute(move || ParquetFile::open_within(input, &url, memory)).await?;
         let key = self.recipe.spec.bind(file.schema(), &self.file.url)?;
         for group in file.row_groups() {
             if group.num_rows() <= self.recipe.piece_rows {
@@ -171,17 +186,30 @@ impl Feeder<'_> {
             .await?;
             lines = rest;
             let Some(block) = block else { return Ok(()) };
+            let room = Some(self.room_for(block.bytes.len()).await?);
             for block in block.split(self.recipe.block_lines) {
                 let (spec, url) = (Arc::clone(&self.recipe.spec), self.file.url.clone());
                 let contract = self.recipe.contract.get();
                 let work = move || prepare_block(Arc::new(block), contract, &spec, &url);
-                self.send(self.recipe.workers.start(work)).await?;
+                self.send_in(self.recipe.workers.start(work), room.clone()).await?;
             }
         }
     }
 
+    /// Room for a block of so many bytes, once there is: what long lines decode to is many times their length.
+    async fn room_for(&self, bytes: usize) -> Result<Arc<OwnedSemaphorePermit>> {
+        let all = (2 * self.recipe.workers.count() + 3) * UNITS;
+        let units = bytes.div_ceil(BLOCK_BYTES / UNITS).clamp(1, all);
+        let permit = Arc::clone(self.room).acquire_many_owned(units as u32).await;
+        permit.map(Arc::new).map_err(|_| Error::Interrupted)
+    }
+
     async fn send(&self, chunk: Started<Prepared>) -> Result<()> {
-        self.sender.send((self.number, chunk)).await.map_err(|_| Error::Interrupted)
+        self.send_in(chunk, None).await
+    }
+
+    async fn send_in(&self, chunk: Started<Prepared>, room: Option<Arc<OwnedSemaphorePermit>>) -> Result<()> {
+        self.sender.send((self.number, chunk, room)).await.map_err(|_| Error::Interrupted)
     }
 }
 
@@ -192,15 +220,24 @@ pub(super) fn prepare_block(
     spec: &TokenSpec,
     url: &str,
 ) -> Result<Prepared> {
+    if has_more_lines(&block, block_lines(&contract)) {
+        return Ok(Prepared::Wide { block });
+    }
     let decoded = Decoder::new(Arc::clone(&contract))?.decode(&block)?;
     let tokens = spec.bind(&contract, url)?.tokenise(&decoded.batch)?;
     Ok(Prepared::Block { block, decoded, tokens, contract })
 }
 
-/// Lines of a block: short lines under a wide schema would decode to many times their size.
+/// Lines of a block: short lines under a wide schema would decode to many times their size, and short bad lines take
+/// many times their size until they are written down.
 pub(super) fn block_lines(schema: &Schema) -> usize {
-    const VALUES: usize = 1 << 21;
-    (VALUES / schema.flattened_fields().len().max(1)).clamp(256, VALUES)
+    const BYTES: u64 = 16 << 20;
+    const LINES: u64 = 1 << 16;
+    (BYTES / null_bytes(schema)).clamp(1, LINES) as usize
+}
+
+fn has_more_lines(block: &Block, most: usize) -> bool {
+    memchr::memchr_iter(b'\n', &block.bytes).nth(most).is_some()
 }
 
 /// The rows of a chunk that keep a run's tokens within their share of `memory`.

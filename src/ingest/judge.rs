@@ -1,5 +1,6 @@
 //! Prepared chunks, in order, are judged and passed on; new columns that turn up widen the contract.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use arrow::array::BooleanBufferBuilder;
@@ -14,6 +15,7 @@ use crate::source::discover::{self, Format};
 use crate::source::input::Input;
 use crate::source::ndjson::{Block, Decoded, Inference};
 use crate::source::parquet::RowGroup;
+use crate::token::Tokens;
 
 /// Takes prepared chunks in order, has them judged, and passes on what survives.
 pub(super) struct Judge<'a> {
@@ -58,7 +60,9 @@ impl<'a> Judge<'a> {
                 }
                 counts
             }
-            block @ Prepared::Block { .. } => self.take_block(number, source, block).await?,
+            block @ (Prepared::Block { .. } | Prepared::Wide { .. }) => {
+                self.take_text(number, source, block).await?
+            }
             Prepared::End => {
                 self.row = 0;
                 if let Some(Planned::Read { file, .. }) = self.planned.get(number)
@@ -86,39 +90,59 @@ impl<'a> Judge<'a> {
         self.session.write(Rows { source, chunk: Chunk::RowGroup(group), verdicts }).await
     }
 
-    async fn take_block(&mut self, number: usize, source: u32, mut chunk: Prepared) -> Result<(u64, u64)> {
+    /// Takes a block of text, in pieces if the contract has grown so wide that its rows would take too much memory
+    /// together. How it is cut depends on the contract as it is in the order of the input, never on timing.
+    async fn take_text(&mut self, number: usize, source: u32, chunk: Prepared) -> Result<(u64, u64)> {
         let url = self.session.sources().get(source as usize).map(|s| s.url.clone()).unwrap_or_default();
-        if let Prepared::Block { block, decoded, contract, .. } = &chunk
-            && decoded.unknown_fields
-        {
-            let block = Arc::clone(block);
-            let now = self.recipe.contract.get();
-            if *contract == now {
-                self.widen(&block, decoded).await?;
-            }
-            let now = self.recipe.contract.get();
-            if *contract != now {
-                chunk = feed::prepare_block(block, now, &self.recipe.spec, &url)?;
-                // Prepared ahead of a widening by an earlier block, it may hold more that is new.
-                if let Prepared::Block { block, decoded, .. } = &chunk
-                    && decoded.unknown_fields
-                {
-                    let block = Arc::clone(block);
-                    self.widen(&block, decoded).await?;
-                    chunk = feed::prepare_block(block, self.recipe.contract.get(), &self.recipe.spec, &url)?;
+        let (mut rows, mut dropped) = (0, 0);
+        let mut waiting = VecDeque::from([chunk]);
+        while let Some(chunk) = waiting.pop_front() {
+            let mut now = self.recipe.contract.get();
+            let block = match chunk {
+                Prepared::Block { block, decoded, tokens, contract } => {
+                    if decoded.unknown_fields && contract == now {
+                        self.widen(&block, &decoded).await?;
+                        now = self.recipe.contract.get();
+                    }
+                    if contract == now {
+                        let counts =
+                            self.take_block(number, source, &url, (&block, decoded, &tokens)).await?;
+                        (rows, dropped) = (rows + counts.0, dropped + counts.1);
+                        continue;
+                    }
+                    block
                 }
+                Prepared::Wide { block } => block,
+                Prepared::RowGroup { .. } | Prepared::End => continue,
+            };
+            // Prepared ahead of a widening, it is prepared again, and may hold more that is new.
+            let mut parts =
+                Arc::unwrap_or_clone(block).split(feed::block_lines(&now)).into_iter().map(Arc::new);
+            if let Some(first) = parts.next() {
+                let rest: Vec<_> = parts.map(|block| Prepared::Wide { block }).collect();
+                rest.into_iter().rev().for_each(|part| waiting.push_front(part));
+                waiting.push_front(feed::prepare_block(first, now, &self.recipe.spec, &url)?);
             }
         }
-        let Prepared::Block { block, decoded, tokens, .. } = chunk else { return Ok((0, 0)) };
+        Ok((rows, dropped))
+    }
+
+    async fn take_block(
+        &mut self,
+        number: usize,
+        source: u32,
+        url: &str,
+        (block, decoded, tokens): (&Block, Decoded, &Tokens),
+    ) -> Result<(u64, u64)> {
         if self.planned.get(number).is_some_and(|planned| {
             matches!(planned, Planned::Read { file, .. } if file.compression == discover::Compression::None)
         }) {
             self.run.progress.advance(block.bytes.len() as u64);
         }
-        let bad = reject::bad_lines(&mut self.session, source, &url, &decoded, self.run.options).await?;
-        self.presence.observe(&block, &decoded, &self.recipe.spec)?;
-        let verdicts = self.session.judge(source, &tokens).await?;
-        reject::keyless_lines(&mut self.session, &url, &block, &decoded, &verdicts).await?;
+        let bad = reject::bad_lines(&mut self.session, source, url, &decoded, self.run.options).await?;
+        self.presence.observe(block, &decoded, &self.recipe.spec)?;
+        let verdicts = self.session.judge(source, tokens).await?;
+        reject::keyless_lines(&mut self.session, url, block, &decoded, &verdicts).await?;
         let rows = verdicts.keep.len() as u64;
         let counts = (rows + bad, rows - verdicts.accepted + bad);
         if verdicts.accepted > 0 {

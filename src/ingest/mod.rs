@@ -5,6 +5,8 @@ mod judge;
 mod plan;
 mod presence;
 mod reject;
+#[cfg(test)]
+mod store_tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +18,7 @@ use crate::clock::Stopwatch;
 use crate::error::{Error, Result};
 use crate::ledger::entry::{Batch, SkippedSource};
 use crate::ledger::{Ledger, TableIdentity};
-use crate::options::{IngestOptions, MIB, MIN_MEMORY, OnBadFile};
+use crate::options::{IngestOptions, MIB, MIN_MEMORY, OnBadFile, Risk};
 use crate::policy::Policy;
 use crate::report::{IngestReport, Progress, Skipped};
 use crate::session::{Committed, Session, SessionOptions};
@@ -75,7 +77,7 @@ pub async fn ingest(
             Ok(None) => info!("another writer created the table meanwhile: starting over on it"),
             // A vacuum took this run for dead. What it staged is lost, and nothing of its input.
             Err(error @ (Error::Fenced { .. } | Error::SnapshotExpired { .. }))
-                if restarts < RESTARTS && !reads_stdin(&files) =>
+                if restarts < RESTARTS && stdin.as_ref().is_none_or(plan::Head::is_readable) =>
             {
                 restarts += 1;
                 warn!("starting over by itself: {error}");
@@ -99,6 +101,9 @@ impl Run<'_> {
     async fn go(&self, stdin: &mut Option<plan::Head>) -> Result<Option<IngestReport>> {
         let options = self.options;
         let ledger = Ledger::open(self.store.clone()).await?;
+        if let Some(ledger) = &ledger {
+            warn_of_single_writer(ledger.identity());
+        }
         self.check_key(ledger.as_ref().map(Ledger::identity))?;
         self.check_partitions(ledger.as_ref())?;
         self.check_first_run_only(ledger.as_ref().map(Ledger::identity))?;
@@ -166,12 +171,14 @@ impl Run<'_> {
             max_line: options.max_line,
             piece_rows: feed::piece_rows(options.memory, &workers),
             block_lines: feed::block_lines(session.schema()),
+            memory: options.memory,
             workers: workers.clone(),
         };
         let mut judge = Judge::new(self, session, Arc::clone(&planned), recipe.clone());
         let mut chunks = feed::start(Arc::clone(&planned), recipe);
         let mut ended = 0;
-        while let Some((number, chunk)) = chunks.recv().await {
+        // Its room is free again once it was taken.
+        while let Some((number, chunk, _room)) = chunks.recv().await {
             if self.progress.is_cancelled() {
                 return Err(Error::Interrupted);
             }
@@ -246,13 +253,18 @@ impl Run<'_> {
             batch,
         };
         let Some(ledger) = ledger else {
-            let identity = self.new_identity(&contract)?;
+            let mut identity = self.new_identity(&contract)?;
             let policy = Policy {
                 null_key: options.null_key.unwrap_or_default(),
                 partition_by: options.partition_by.clone().unwrap_or_default(),
             };
-            if !options.dry_run {
-                self.store.probe().await?;
+            match options.accepted_risk {
+                _ if options.dry_run => {}
+                None => self.store.probe().await?,
+                Some(Risk::SingleWriter) => {
+                    identity.single_writer = self.store.probe_for_one_writer().await?;
+                    warn_of_single_writer(&identity);
+                }
             }
             return Session::begin_new(self.store.clone(), identity, policy, contract, settings, workers);
         };
@@ -403,6 +415,15 @@ fn new_columns(before: Option<&arrow_schema::Schema>, now: &arrow_schema::Schema
     let Some(before) = before else { return Vec::new() };
     let new = now.fields().iter().filter(|field| before.column_with_name(field.name()).is_none());
     new.map(|field| field.name().clone()).collect()
+}
+
+fn warn_of_single_writer(identity: &TableIdentity) {
+    if identity.single_writer {
+        warn!(
+            "the store of this table does not keep conditional writes: two writers at once would overwrite each other's \
+             commits. Let only one run"
+        );
+    }
 }
 
 fn reads_stdin(files: &[SourceFile]) -> bool {

@@ -66,8 +66,17 @@ impl Head {
         Box::new(Cursor::new(Arc::clone(&self.bytes)))
     }
 
-    /// The whole source, once.
+    /// Whether [`Self::whole`] gives the whole source: it was not asked yet, or the beginning is all there is.
+    pub(super) fn is_readable(&self) -> bool {
+        let unread = || self.rest.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        (self.bytes.len() as u64) < STDIN_SAMPLE || unread()
+    }
+
+    /// The whole source: as often as one likes if it is short, and once otherwise.
     pub(super) fn whole(&self) -> Result<Box<dyn Read + Send>> {
+        if (self.bytes.len() as u64) < STDIN_SAMPLE {
+            return Ok(self.sample());
+        }
         let rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner).take();
         let rest = rest.ok_or_else(|| Error::Internal("standard input was to be read twice".into()))?;
         Ok(Box::new(self.sample().chain(rest)))
@@ -279,9 +288,12 @@ pub(super) async fn infer(
         }
         _ => None,
     });
-    let started: Vec<_> = text
-        .map(|(file, head)| {
-            workers.start(move || {
+    let text: Vec<_> = text.collect();
+    let starter = workers.clone();
+    // Started one by one, so that no more inferences are held than there are workers.
+    let mut results = stream::iter(text)
+        .map(move |(file, head)| {
+            starter.start(move || {
                 let reader: Box<dyn Read + Send> = match head {
                     Some(head) => head.sample(),
                     None => file.open()?.reader()?,
@@ -300,9 +312,8 @@ pub(super) async fn infer(
                 Ok(inference)
             })
         })
-        .collect();
+        .buffered(workers.count());
     let mut whole = Inference::new();
-    let mut results = stream::iter(started).buffered(workers.count());
     while let Some(inference) = results.try_next().await? {
         whole.merge(inference);
     }
@@ -346,4 +357,27 @@ fn to_read(planned: &[Planned]) -> impl Iterator<Item = &SourceFile> {
         Planned::Read { file, .. } => Some(file),
         _ => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_standard_input_can_be_read_again_and_long_one_once() {
+        let head = |bytes: u64, rest: &'static str| Head {
+            bytes: vec![b'x'; bytes as usize].into(),
+            rest: Arc::new(Mutex::new(Some(Box::new(rest.as_bytes())))),
+        };
+        let read = |head: &Head| {
+            let mut text = Vec::new();
+            head.whole().map(|mut whole| whole.read_to_end(&mut text).unwrap())
+        };
+        let short = head(5, "");
+        assert_eq!((read(&short).unwrap(), read(&short).unwrap(), short.is_readable()), (5, 5, true));
+        let long = head(STDIN_SAMPLE, "rest");
+        assert!(long.is_readable());
+        assert_eq!(read(&long).unwrap() as u64, STDIN_SAMPLE + 4);
+        assert!(!long.is_readable() && read(&long).is_err());
+    }
 }

@@ -13,7 +13,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::stream::{self, StreamExt};
 use tracing::{debug, warn};
 
 use super::entry::{Body, Create, Entry, FORMAT, MAX_MANIFEST};
@@ -25,11 +25,23 @@ use crate::policy::Policy;
 use crate::store::{Put, Store};
 use crate::{clock, random};
 
+#[cfg(test)]
+mod http_faults;
+
 /// How many manifests are fetched at a time while a ledger is replayed.
 const FETCH_AHEAD: usize = 16;
 
+/// So often the same damage must be read in a row before a commit gives up on it.
+const DAMAGED_READS: u32 = 8;
+
+/// The largest manifest that is fetched together with others, in bytes.
+const MAX_AHEAD: u64 = 4 << 20;
+
+/// How many checkpoints are tried before the ledger is replayed from its beginning.
+const CHECKPOINTS_TRIED: usize = 16;
+
 /// `table.json` is small; anything larger is not one.
-const MAX_TABLE: u64 = 1 << 20;
+pub(crate) const MAX_TABLE: u64 = 1 << 20;
 
 /// How long a writer asks for an answer that was lost before it reports that it is unknown.
 #[derive(Debug, Clone, Copy)]
@@ -106,6 +118,7 @@ impl Ledger {
             return Ok(None);
         };
         let identity = TableIdentity::decode(name::TABLE, &bytes)?;
+        let store = store_of(&identity, store);
         let state = newest_checkpoint(&store, &identity, u64::MAX).await?.unwrap_or_default();
         let mut ledger = Self { store, identity, state, patience: Patience::default() };
         ledger.refresh().await?;
@@ -121,8 +134,10 @@ impl Ledger {
         by: &Proposer,
     ) -> Result<Self> {
         let wanted = Bytes::from(identity.encode()?);
+        let mut store = store_of(&identity, store);
         // In this order: `table.json` is written before version 0, so where that stands, it must be.
-        let begun = read_entry(&store, 0).await?.is_some_and(|(entry, _)| entry.kind() == "create");
+        let begun =
+            read_entry(&store, 0, MAX_MANIFEST).await?.is_some_and(|(entry, _)| entry.kind() == "create");
         if begun && store.head(name::TABLE).await?.is_none() {
             return Err(Error::corrupt(
                 name::TABLE,
@@ -147,6 +162,7 @@ impl Ledger {
             }
         };
         let identity = TableIdentity::decode(name::TABLE, &bytes)?;
+        store = store_of(&identity, store);
         let state = State::default();
         let mut ledger = Self { store, identity, state, patience: Patience::default() };
         ledger.refresh().await?;
@@ -205,14 +221,20 @@ impl Ledger {
         loop {
             let first = self.state.entries;
             let store = &self.store;
-            let fetched: Vec<Option<(Entry, u128)>> = stream::iter(first..first + ahead as u64)
-                .map(|version| read_entry(store, version))
+            // Only the first may be large: a manifest that cannot be read with others is read alone, as the first of
+            // the next step, which also tells what is wrong with it if anything is.
+            let most = |version| if version == first { MAX_MANIFEST } else { MAX_AHEAD };
+            let fetched: Vec<Result<Option<(Entry, u128)>>> = stream::iter(first..first + ahead as u64)
+                .map(|version| read_entry(store, version, most(version)))
                 .buffered(ahead)
-                .try_collect()
-                .await?;
-            for found in fetched {
+                .collect()
+                .await;
+            for (at, found) in fetched.into_iter().enumerate() {
+                if at > 0 && found.is_err() {
+                    break;
+                }
                 // The first absent version is the tip: the ledger is contiguous.
-                let Some((entry, hash)) = found else {
+                let Some((entry, hash)) = found? else {
                     // What is said or done because of them must not outlive them.
                     if self.state.entries > known {
                         self.store.settle(name::LEDGER).await?;
@@ -228,7 +250,7 @@ impl Ledger {
 
     /// The entry of `version`, if there is one.
     pub async fn read(&self, version: u64) -> Result<Option<Entry>> {
-        Ok(read_entry(&self.store, version).await?.map(|(entry, _)| entry))
+        Ok(read_entry(&self.store, version, MAX_MANIFEST).await?.map(|(entry, _)| entry))
     }
 
     /// An entry that would stand in the next version.
@@ -266,6 +288,8 @@ impl Ledger {
             )));
         }
         let mut pause = self.patience.first_pause;
+        // Whether every put was told plainly that the name is taken, and how often the same damage was read there.
+        let (mut plainly_taken, mut damaged) = (true, (Bytes::new(), 0));
         let mut trouble = String::from("the store says that it exists, and that it does not");
         // Whether some attempt may have landed, or may land yet.
         let mut doubt = false;
@@ -292,6 +316,7 @@ impl Ledger {
                     debug!(version = entry.version, error = %e, "no clear answer: reading what stands there");
                     doubt = true;
                     trouble = e.to_string();
+                    plainly_taken = false;
                     if self.store.is_poisoned() {
                         break;
                     }
@@ -301,16 +326,25 @@ impl Ledger {
                 Ok(Some(found)) if found == bytes => {
                     return self.stands(entry, &bytes).await;
                 }
-                Ok(Some(found)) => {
-                    let rival = Entry::decode(&object, &found)?;
-                    return Ok(Proposal::Lost(match self.admit(&rival, Entry::hash(&found))? {
-                        Applied::Valid => Some(Box::new(rival)),
-                        Applied::Void(void) => {
-                            tell_of_void(&rival, &void);
-                            None
+                Ok(Some(found)) => match Entry::decode(&object, &found) {
+                    Ok(rival) => {
+                        return Ok(Proposal::Lost(match self.admit(&rival, Entry::hash(&found))? {
+                            Applied::Valid => Some(Box::new(rival)),
+                            Applied::Void(void) => {
+                                tell_of_void(&rival, &void);
+                                None
+                            }
+                        }));
+                    }
+                    Err(e) => {
+                        // It may be a page that a proxy put there, and our commit may stand behind it.
+                        damaged = if damaged.0 == found { (found, damaged.1 + 1) } else { (found, 1) };
+                        if plainly_taken && damaged.1 == DAMAGED_READS {
+                            return Err(e);
                         }
-                    }));
-                }
+                        trouble = e.to_string();
+                    }
+                },
                 // Nobody is there: the same version, the same bytes again.
                 Ok(None) => {}
                 Err(e) => trouble = e.to_string(),
@@ -365,6 +399,11 @@ fn tell_of_void(entry: &Entry, void: &Void) {
     warn!(version = entry.version, "void entry, without effect: {void}");
 }
 
+/// `store`, as the table writes to it.
+fn store_of(identity: &TableIdentity, store: Store) -> Store {
+    if identity.single_writer { store.alone() } else { store }
+}
+
 /// The newest usable checkpoint up to `version`.
 async fn newest_checkpoint(store: &Store, identity: &TableIdentity, version: u64) -> Result<Option<State>> {
     let mut names: Vec<String> = match store.list(name::CHECKPOINTS).await {
@@ -376,6 +415,8 @@ async fn newest_checkpoint(store: &Store, identity: &TableIdentity, version: u64
     };
     names.retain(|name| checkpoint::version_of(name).is_some_and(|v| v <= version));
     names.sort_unstable_by_key(|name| std::cmp::Reverse(checkpoint::version_of(name)));
+    // Where so many are of no use, the ledger is quicker read than the rest of them.
+    names.truncate(CHECKPOINTS_TRIED);
     for object in names {
         let read = async {
             let bytes = store.get_limited(&object, MAX_MANIFEST).await?;
@@ -396,9 +437,9 @@ async fn newest_checkpoint(store: &Store, identity: &TableIdentity, version: u64
     Ok(None)
 }
 
-async fn read_entry(store: &Store, version: u64) -> Result<Option<(Entry, u128)>> {
+async fn read_entry(store: &Store, version: u64, most: u64) -> Result<Option<(Entry, u128)>> {
     let object = name::manifest(version);
-    let Some(bytes) = store.get_limited(&object, MAX_MANIFEST).await? else {
+    let Some(bytes) = store.get_limited(&object, most).await? else {
         return Ok(None);
     };
     Ok(Some((Entry::decode(&object, &bytes)?, Entry::hash(&bytes))))

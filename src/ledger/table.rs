@@ -18,12 +18,16 @@ pub struct TableIdentity {
     pub table: String,
     /// How a row's key becomes its token: key columns and kinds, function, random key, encoding version.
     pub token: TokenSpec,
+    /// Whether the store does not keep conditional writes, and whoever created the table said that only one writer
+    /// at a time will run: then entries are looked for before they are written, and nothing else protects them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub single_writer: bool,
 }
 
 impl TableIdentity {
     /// A new table's identity.
     pub fn new(token: TokenSpec) -> Result<Self> {
-        Ok(Self { format: FORMAT, table: random::identity()?, token })
+        Ok(Self { format: FORMAT, table: random::identity()?, token, single_writer: false })
     }
 
     /// The bytes of `table.json`. They hold the token key and belong nowhere else.

@@ -7,10 +7,12 @@
 mod adapt;
 mod normalise;
 mod widen;
+mod width;
 
 pub use adapt::adapt;
 pub use normalise::{check_names, is_json, normalise, viewed};
 pub use widen::widen;
+pub use width::{batch_rows, check_width, null_bytes};
 
 #[cfg(test)]
 pub(crate) mod arbitrary;

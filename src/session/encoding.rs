@@ -10,9 +10,6 @@ use crate::sink::{EncodedRowGroup, FileLayout, RowGroupEncoder, SinkOptions};
 use crate::source::input::Input;
 use crate::source::parquet::{Batches, RowGroup};
 
-/// Rows decoded at a time.
-pub(super) const BATCH_ROWS: usize = 8192;
-
 /// Rows on their way into encoded row groups, one at a time, each within bounds of rows and memory.
 pub(super) struct Encoding {
     batches: Box<dyn Iterator<Item = Result<RecordBatch>> + Send>,
@@ -59,7 +56,7 @@ impl Encoding {
             }
             let batches = match &mut open {
                 Some(batches) => batches,
-                None => match group.rows(keep.as_ref(), BATCH_ROWS) {
+                None => match group.rows(keep.as_ref(), schema::batch_rows(&contract)) {
                     Ok(batches) => open.insert(batches),
                     Err(error) => {
                         failed = true;

@@ -33,6 +33,7 @@ use crate::ledger::name::Namer;
 use crate::ledger::{Ledger, TableIdentity};
 use crate::policy::{NullKey, Policy};
 use crate::runs::{Known, Own};
+use crate::schema;
 use crate::sink::{Partition, SinkOptions};
 use crate::store::Store;
 use crate::token::Tokens;
@@ -168,6 +169,9 @@ impl Session {
         options: SessionOptions,
         workers: &Workers,
     ) -> Result<Self> {
+        // A stranger's table may have a schema of which a row of nulls takes gigabytes.
+        schema::check_width(&contract.schema)
+            .map_err(|reason| Error::Refused(format!("the table's schema cannot be used: {reason}")))?;
         let by = Proposer::new()?;
         let namer = Namer::new(&by.session, entries);
         let spec = match &table {

@@ -14,7 +14,7 @@ use arrow_schema::{DataType, SchemaRef};
 use parquet::basic::Compression;
 
 use super::cutting::Cutting;
-use super::encoding::{BATCH_ROWS, Encoding};
+use super::encoding::Encoding;
 use super::file::{OpenFile, Stats};
 use super::judge::Verdicts;
 use crate::error::{Error, Result};
@@ -168,7 +168,8 @@ impl Stager {
             Chunk::RowGroup(group) => {
                 let layout = self.contract_layout(group.file().codec())?;
                 let keep = (!verdicts.all_accepted()).then_some(verdicts.keep);
-                let mut batches = compute(move || group.rows(keep.as_ref(), BATCH_ROWS)).await?;
+                let rows = schema::batch_rows(layout.row_schema());
+                let mut batches = compute(move || group.rows(keep.as_ref(), rows)).await?;
                 loop {
                     let (batch, rest) = compute(move || Ok((batches.next().transpose()?, batches))).await?;
                     batches = rest;
@@ -221,7 +222,8 @@ impl Stager {
             // One batch at a time: few rows and few bytes may still be much once they are decoded.
             let url = group.file().url().to_owned();
             let mut stats = stats;
-            let mut batches = compute(move || group.rows(keep.as_ref(), BATCH_ROWS)).await?;
+            let rows = schema::batch_rows(layout.row_schema());
+            let mut batches = compute(move || group.rows(keep.as_ref(), rows)).await?;
             loop {
                 let (batch, rest) = compute(move || Ok((batches.next().transpose()?, batches))).await?;
                 batches = rest;

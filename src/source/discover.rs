@@ -180,6 +180,11 @@ impl SourceFile {
         match &self.origin {
             Origin::Disk(path) => {
                 let failed = |e: std::io::Error| Error::input(&self.url, e);
+                // Something else may stand there now, and to open a pipe would wait for somebody to write into it.
+                let now = path.symlink_metadata().map_err(failed)?;
+                if !now.is_file() {
+                    return Err(Error::input(&self.url, "it was changed since it was found; run again"));
+                }
                 let file = File::open(path).map_err(failed)?;
                 let meta = file.metadata().map_err(failed)?;
                 if Some(meta.len()) != self.size || modified_of(&meta) != self.modified {
@@ -272,6 +277,10 @@ fn walk(
                 tracing::warn!("{error}; skipped");
                 continue;
             }
+            Err(error) if error.path().is_some_and(Path::is_symlink) => {
+                tracing::warn!("{error}; skipped");
+                continue;
+            }
             Err(error) => return Err(failed(error.into())),
         };
         let name = name_of(entry.path())?;
@@ -305,7 +314,7 @@ fn regular_within(path: &Path, folder: &Path, follow: bool) -> Option<PathBuf> {
     };
     let Ok(real) = path.canonicalize() else { return skip("this link leads nowhere") };
     if !follow && !real.starts_with(folder) {
-        return skip("this link leads out of its folder (--follow takes such links)");
+        return skip("this link leads out of its folder (name the file itself to take it)");
     }
     match real.metadata() {
         Ok(meta) if meta.is_file() => Some(real),
@@ -423,4 +432,13 @@ fn modified_of(meta: &Metadata) -> Option<String> {
 
 fn time_text(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Nanos, true)
+}
+
+/// For the fuzzer: a pattern and a name, whatever they are.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_pattern(pattern: &str, name: &str) {
+    let (_, pattern) = split(pattern);
+    if let Ok(pattern) = Pattern::parse(pattern) {
+        let _ = pattern.agrees(name);
+    }
 }

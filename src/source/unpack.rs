@@ -9,6 +9,9 @@ use std::{
 
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+/// The largest window of a zstd frame, as a power of two: 128 MiB, what zstd itself takes without being told more. A
+/// decoder holds the whole window.
+const MAX_WINDOW_LOG: u32 = 27;
 /// What decompressors read at a time.
 const BUFFER: usize = 256 << 10;
 
@@ -39,7 +42,11 @@ pub(super) fn unpack(
         // An empty file is no stream of either kind; the decompressors would not notice.
         Compression::Gzip | Compression::Zstd if empty => named(compression, Box::new(Cut)),
         Compression::Gzip => named(compression, Box::new(MultiGzDecoder::new(raw))),
-        Compression::Zstd => named(compression, Box::new(zstd::stream::read::Decoder::with_buffer(raw)?)),
+        Compression::Zstd => {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(raw)?;
+            decoder.window_log_max(MAX_WINDOW_LOG)?;
+            named(compression, Box::new(decoder))
+        }
     })
 }
 
@@ -62,6 +69,11 @@ impl Read for Named {
             let words = if error.kind() == ErrorKind::UnexpectedEof {
                 format!(
                     "{name}: the {kind} stream ends early: the file was cut short, or is still being written"
+                )
+            } else if error.to_string().contains("too much memory") {
+                format!(
+                    "{name}: it was compressed with a window over {} MiB; compress it again without --long or --ultra",
+                    1 << (MAX_WINDOW_LOG - 20)
                 )
             } else {
                 format!("{name}: this is no sound {kind} stream: {error}")

@@ -9,9 +9,10 @@
 use super::{explain::Secrets, location::Cloud};
 use crate::error::{Error, Result};
 use object_store::{
-    ClientConfigKey, ObjectStore, RetryConfig,
+    ClientConfigKey, ClientOptions, ObjectStore, RetryConfig,
     aws::{AmazonS3Builder, AmazonS3ConfigKey},
     azure::{AzureConfigKey, MicrosoftAzureBuilder},
+    client::{HttpClient, HttpConnector},
     gcp::{GoogleCloudStorageBuilder, GoogleConfigKey},
 };
 use std::{sync::Arc, time::Duration};
@@ -22,20 +23,25 @@ const MAX_RETRIES: usize = 5;
 /// The ordinary handle, the one that never repeats a request, and the secrets that neither may show.
 type Handles = (Arc<dyn ObjectStore>, Arc<dyn ObjectStore>, Secrets);
 
+/// What carries the requests instead of a network: for tests.
+pub(super) type Connector = Arc<dyn HttpConnector>;
+
 /// Connects to `bucket` (`s3://name`). No request is sent yet.
 pub(super) fn connect(cloud: Cloud, bucket: &str, options: &[(String, String)]) -> Result<Handles> {
     let environment: Vec<(String, String)> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .filter(|(name, _)| name.starts_with(cloud.variables()))
         .collect();
-    connect_with(cloud, bucket, options, &environment)
+    connect_with(cloud, bucket, options, &environment, None)
 }
 
-fn connect_with(
+/// As [`connect`], with these variables for an environment.
+pub(super) fn connect_with(
     cloud: Cloud,
     bucket: &str,
     options: &[(String, String)],
     environment: &[(String, String)],
+    connector: Option<Connector>,
 ) -> Result<Handles> {
     let (retry, options) = retry_of(options)?;
     let settings = || environment.iter().chain(&options).map(|(name, value)| (name.as_str(), value.as_str()));
@@ -56,7 +62,10 @@ fn connect_with(
                 .iter()
                 .any(|key| builder.get_config_value(key).is_some_and(|endpoint| is_plain_http(&endpoint)));
             let builder = if plain { builder.with_allow_http(true) } else { builder };
-            let builder = builder.with_bucket_name(name);
+            let mut builder = builder.with_bucket_name(name);
+            if let Some(connector) = connector {
+                builder = builder.with_http_connector(Injected(connector));
+            }
             let ordinary = builder.clone().with_retry(retry).build().map_err(failed)?;
             // One cache of credentials for both.
             let credentials = Arc::clone(ordinary.credentials());
@@ -79,7 +88,10 @@ fn connect_with(
             } else {
                 builder
             };
-            let builder = builder.with_bucket_name(name);
+            let mut builder = builder.with_bucket_name(name);
+            if let Some(connector) = connector {
+                builder = builder.with_http_connector(Injected(connector));
+            }
             let ordinary = builder.clone().with_retry(retry).build().map_err(failed)?;
             let once = builder.with_retry(once).build().map_err(failed)?;
             (Arc::new(ordinary), Arc::new(once))
@@ -96,7 +108,10 @@ fn connect_with(
             } else {
                 builder
             };
-            let builder = builder.with_url(bucket);
+            let mut builder = builder.with_url(bucket);
+            if let Some(connector) = connector {
+                builder = builder.with_http_connector(Injected(connector));
+            }
             let ordinary = builder.clone().with_retry(retry).build().map_err(failed)?;
             let credentials = Arc::clone(ordinary.credentials());
             let once = builder.with_credentials(credentials).with_retry(once).build().map_err(failed)?;
@@ -104,6 +119,16 @@ fn connect_with(
         }
     };
     Ok((ordinary, once, secrets))
+}
+
+/// A connector that is shared by the handles of one store.
+#[derive(Debug)]
+struct Injected(Connector);
+
+impl HttpConnector for Injected {
+    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        self.0.connect(options)
+    }
 }
 
 impl Cloud {

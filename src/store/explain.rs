@@ -8,10 +8,51 @@ use object_store::{
     Error as StoreError,
     client::{HttpError, HttpErrorKind},
 };
-use std::{error::Error as StdError, fmt};
+use std::{
+    error::Error as StdError,
+    fmt,
+    sync::{Mutex, PoisonError},
+};
 
 /// Messages longer than this (an HTML page, say) are cut.
 const MAX_CHARS: usize = 800;
+
+/// The secrets of all stores that this process has opened: libraries may log what they were given.
+static KNOWN: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// `text` without any secret of any store: for everything that is logged.
+pub(crate) fn redacted(text: &str) -> String {
+    let known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    known.iter().fold(text.to_owned(), |text, secret| match text.contains(secret.as_str()) {
+        true => text.replace(secret, "***"),
+        false => text,
+    })
+}
+
+/// Parts of a secret that may show without the whole: the values of a signature's query, the texts of a key file.
+fn parts(secret: &str) -> Vec<String> {
+    let texts = match serde_json::from_str(secret) {
+        Ok(serde_json::Value::Object(members)) => {
+            let long =
+                |value: &serde_json::Value| value.as_str().filter(|text| text.len() >= 20).map(str::to_owned);
+            // An address in it is no secret.
+            members.values().filter_map(long).filter(|text| !text.contains("://")).collect()
+        }
+        _ => Vec::new(),
+    };
+    let values = secret.split('&').filter_map(|pair| pair.split_once('=')).map(|(_, value)| value);
+    let long = values.filter(|value| secret.contains('&') && value.len() >= 16).map(str::to_owned);
+    texts.into_iter().chain(long).collect()
+}
+
+/// The password, or the user if there is none, in an address such as that of an endpoint or a proxy.
+fn user_of(address: &str) -> Option<String> {
+    let (_, rest) = address.split_once("://")?;
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let (user, _) = authority.rsplit_once('@')?;
+    let secret = user.split_once(':').map_or(user, |(_, password)| password);
+    (!secret.is_empty()).then(|| secret.to_owned())
+}
 
 /// Secret values that must not show anywhere.
 #[derive(Default, Clone)]
@@ -51,10 +92,20 @@ impl Secrets {
             // Shorter ones are no secrets, and a path is useful in a message.
             value.len() >= 6 && !value.starts_with('/') && WORDS.iter().any(|word| name.contains(word))
         };
-        let mut values: Vec<String> =
-            settings.filter(|(name, value)| secret(name, value)).map(|(_, value)| value.to_owned()).collect();
+        let mut values: Vec<String> = Vec::new();
+        for (name, value) in settings {
+            if secret(name, value) {
+                values.push(value.to_owned());
+                values.extend(parts(value));
+            }
+            values.extend(user_of(value));
+        }
         // Longest first, so that a secret that contains another is struck out whole.
         values.sort_unstable_by_key(|value| std::cmp::Reverse(value.len()));
+        let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        known.extend(values.iter().cloned());
+        known.sort_unstable_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+        known.dedup();
         Self { values, advice }
     }
 
@@ -100,6 +151,12 @@ impl Secrets {
             _ => None,
         }
     }
+}
+
+/// Whether a conditional put failed because the store, or the client by its settings, does not do such a thing.
+pub(super) fn tells_of_unknown_conditions(error: &StoreError) -> bool {
+    matches!(error, StoreError::NotImplemented { .. } | StoreError::NotSupported { .. })
+        || whole_text(error).contains("501 Not Implemented")
 }
 
 fn transport(error: &StoreError) -> Option<HttpErrorKind> {
@@ -180,6 +237,19 @@ mod tests {
         assert!(!shown.contains("planted-secret"), "{shown}");
         assert!(shown.contains("*** to eu-central-1 by abc"), "{shown}");
         assert!(!format!("{secrets:?}").contains("planted"));
+    }
+
+    #[test]
+    fn what_is_logged_holds_no_part_of_a_secret() {
+        let settings = [
+            ("endpoint", "http://me:planted-password@h:1/x"),
+            ("sas_token", "sv=2021&sp=rwdl&sig=planted-signature-0123"),
+            ("service_account_key", "{\"type\":\"x\",\"private_key\":\"planted-private-key-01\"}"),
+        ];
+        let _ = Secrets::among(settings.into_iter(), "");
+        let line = "to http://me:planted-password@h:1/x?sp=rwdl&sig=planted-signature-0123 by planted-private-key-01";
+        let shown = redacted(line);
+        assert_eq!(shown, "to http://me:***@h:1/x?sp=rwdl&sig=*** by ***");
     }
 
     #[test]

@@ -238,10 +238,15 @@ impl Local {
 
     fn open(&self, name: &str) -> Result<Option<(File, Metadata)>> {
         self.check(name)?;
-        let opened = File::open(self.path_of(name)).and_then(|file| file.metadata().map(|meta| (file, meta)));
+        let path = self.path_of(name);
+        // To open a pipe would wait for somebody to write into it.
+        let opened = match fs::metadata(&path) {
+            Ok(meta) if !meta.is_file() => return Ok(None),
+            Ok(_) => File::open(&path).and_then(|file| file.metadata().map(|meta| (file, meta))),
+            Err(error) => Err(error),
+        };
         match opened {
-            Ok((file, meta)) if meta.is_file() => Ok(Some((file, meta))),
-            Ok(_) => Ok(None),
+            Ok(opened) => Ok(Some(opened)),
             Err(error) if is_absent(&error) => Ok(None),
             Err(error) => Err(self.failed("read", name, error)),
         }

@@ -24,6 +24,10 @@ pub(crate) enum Mood {
     Conflict,
     /// Takes a conditional put for a plain one.
     IgnoreConditions,
+    /// Refuses conditional puts as something that it does not implement.
+    NoConditions,
+    /// Leaves out of its listings what was written last.
+    StaleLists,
     /// Refuses everything with 403, repeating the key and the signed headers as S3 does.
     Forbid,
     /// Answers everything with the 404 of a missing bucket.
@@ -144,10 +148,9 @@ fn serve(state: &State, stream: TcpStream) {
             (_, true) => &body[..body.len() / 2],
             _ => &body,
         };
-        if stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(b"\r\n")).is_err()
-            || stream.write_all(sent).is_err()
-            || cut
-        {
+        // In one piece, or each answer waits for the acknowledgement of its own beginning.
+        let answer = [head.as_bytes(), b"\r\n", sent].concat();
+        if stream.write_all(&answer).is_err() || cut {
             return;
         }
     }
@@ -224,8 +227,12 @@ fn answer(state: &State, request: &Request) -> Option<Answer> {
             let mut parts = state.parts.lock().unwrap();
             let whole: Vec<u8> =
                 parts.iter().filter(|((of, _), _)| of == id).flat_map(|(_, b)| b.clone()).collect();
+            let known = parts.keys().any(|(of, _)| of == id);
             parts.retain(|(of, _), _| of != id);
-            store(state, key, whole);
+            // Completed again, because its answer was lost: nothing changes.
+            if known {
+                store(state, key, whole);
+            }
             plain(200, "<R><ETag>\"whole\"</ETag></R>")
         }
         "POST" if query("delete").is_some() => {
@@ -251,14 +258,23 @@ fn put(state: &State, request: &Request, mood: Mood) -> Option<Answer> {
     // S3 and Azure, and Google.
     let conditions = ["if-none-match", "x-goog-if-generation-match"];
     let conditional = conditions.iter().any(|name| request.headers.contains_key(*name));
-    let exists = state.objects.lock().unwrap().contains_key(&request.key);
+    if conditional && mood == Mood::NoConditions {
+        let code =
+            "<Error><Code>NotImplemented</Code><Message>A header is not implemented.</Message></Error>";
+        return Some((501, Vec::new(), code.as_bytes().to_vec()));
+    }
     if conditional && mood == Mood::Conflict {
         return Some((409, Vec::new(), b"<Error><Code>ConditionalRequestConflict</Code></Error>".to_vec()));
     }
-    if conditional && exists && mood != Mood::IgnoreConditions {
-        return Some((412, Vec::new(), b"<Error><Code>PreconditionFailed</Code></Error>".to_vec()));
+    {
+        // Looked at and written in one step, or two of many could both find it absent.
+        let mut objects = state.objects.lock().unwrap();
+        if conditional && objects.contains_key(&request.key) && mood != Mood::IgnoreConditions {
+            return Some((412, Vec::new(), b"<Error><Code>PreconditionFailed</Code></Error>".to_vec()));
+        }
+        let write = state.writes.fetch_add(1, Ordering::SeqCst);
+        objects.insert(request.key.clone(), (request.body.clone(), write));
     }
-    store(state, &request.key, request.body.clone());
     match mood {
         Mood::StoreThenStatus(status) if conditional => Some((status, Vec::new(), Vec::new())),
         Mood::StoreThenClose if conditional => None,
@@ -302,7 +318,12 @@ fn get(state: &State, request: &Request) -> Option<Answer> {
 fn list(state: &State, bucket: &str, prefix: &str, after: &str) -> String {
     let bucket = format!("{}/", bucket.trim_end_matches('/'));
     let mut body = String::from("<ListBucketResult>");
+    let stale = *state.mood.lock().unwrap() == Mood::StaleLists;
+    let newest = state.writes.load(Ordering::SeqCst).saturating_sub(1);
     for (key, (bytes, write)) in state.objects.lock().unwrap().iter() {
+        if stale && *write == newest {
+            continue;
+        }
         let Some(key) = key.strip_prefix(&bucket).filter(|key| key.starts_with(prefix) && *key > after)
         else {
             continue;

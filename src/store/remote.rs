@@ -6,7 +6,7 @@
 
 use super::{
     Listed, Put, check_name,
-    explain::Secrets,
+    explain::{Secrets, tells_of_unknown_conditions},
     local::{range_length, too_large},
 };
 use crate::error::{Error, Result};
@@ -65,6 +65,11 @@ impl Remote {
             Ok(_) => Put::Landed,
             // Azure's client passes a 412 on as it is.
             Err(StoreError::AlreadyExists { .. } | StoreError::Precondition { .. }) => Put::Taken,
+            Err(error) if tells_of_unknown_conditions(&error) => Put::Unknown(Error::Refused(format!(
+                "{} does not know conditional writes ({})",
+                self.url,
+                self.secrets.explain(&error)
+            ))),
             Err(error) => Put::Unknown(self.failed("write", name, error)),
         }
     }

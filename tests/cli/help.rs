@@ -2,7 +2,7 @@
 
 use crate::scene::Scene;
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 15] = [
     "ingest",
     "status",
     "log",
@@ -11,6 +11,7 @@ const COMMANDS: [&str; 14] = [
     "outcome",
     "explain",
     "verify",
+    "doctor",
     "tokens",
     "quarantine",
     "compact",

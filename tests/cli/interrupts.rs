@@ -51,3 +51,24 @@ fn the_first_interrupt_stops_before_the_commit_and_says_so() {
         assert_eq!(scene.answer(&["status", "t"])["version"], 1);
     }
 }
+
+#[test]
+fn an_interrupted_doctor_takes_its_probes_away() {
+    let scene = Scene::with_table();
+    let probes = || {
+        let home = std::fs::read_dir(scene.path("t/_dedupe")).unwrap();
+        home.filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("probe-"))
+            .count()
+    };
+    let mut command = scene.command(&["doctor", "t", "--rounds", "1000"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let start = Instant::now();
+    while probes() == 0 && start.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(probes(), 1);
+    std::thread::sleep(Duration::from_millis(200));
+    signal(&child, "-INT");
+    assert_eq!(code_within(&mut child, Duration::from_secs(60)), Some(130));
+    assert_eq!(probes(), 0);
+}

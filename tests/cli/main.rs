@@ -6,6 +6,7 @@
 )]
 
 mod asking;
+mod doctor;
 mod errors;
 mod help;
 mod ingest;

@@ -141,7 +141,8 @@ impl Call {
         let path = if self.other.as_os_str().is_empty() { &self.path } else { &self.other };
         let path = path.to_str().unwrap();
         let name = path.rsplit('/').next().unwrap();
-        let is_file = name.contains('.') || name.starts_with("probe-");
+        let in_probe = path.contains("/_dedupe/probe-");
+        let is_file = name.contains('.') || in_probe;
         match () {
             () if !is_file => "folder",
             () if path.contains("/_dedupe/ledger/") => "manifest",
@@ -149,9 +150,8 @@ impl Call {
             () if path.contains("/_dedupe/tokens/") => "token run",
             () if path.contains("/_dedupe/quarantine/") => "quarantine",
             () if path.contains("/_dedupe/session/") => "lease",
-            () if path.ends_with("/_dedupe/table.json") => "table.json",
-            () if name.starts_with("probe-") => "probe",
-            () if path.contains("/_dedupe/") => "table.json or probe",
+            () if in_probe => "probe",
+            () if path.contains("/_dedupe/") => "table.json",
             () if path.contains("/data/") => "data file",
             () => "other",
         }

@@ -3,9 +3,9 @@
 //! The manifests of all versions stay for ever, so what a version *was* can always be told. What it *held* can be read
 //! from the oldest version on that the last fence retained: below it a vacuum may have deleted objects.
 
-use super::{Ledger, MAX_TABLE, Patience, newest_checkpoint, read_entry};
+use super::{Ledger, MAX_TABLE, Patience, newest_checkpoint, read_entry, store_of};
 use crate::error::{Error, Result};
-use crate::ledger::entry::Entry;
+use crate::ledger::entry::{Entry, MAX_MANIFEST};
 use crate::ledger::name;
 use crate::ledger::state::{Applied, State};
 use crate::ledger::table::TableIdentity;
@@ -44,11 +44,12 @@ impl Ledger {
             return Ok(None);
         };
         let identity = TableIdentity::decode(name::TABLE, &bytes)?;
+        let store = store_of(&identity, store);
         let state = newest_checkpoint(&store, &identity, version).await?.unwrap_or_default();
         let mut ledger = Self { store, identity, state, patience: Patience::default() };
         while ledger.state.entries <= version {
             let next = ledger.state.entries;
-            let Some((entry, hash)) = read_entry(&ledger.store, next).await? else {
+            let Some((entry, hash)) = read_entry(&ledger.store, next, MAX_MANIFEST).await? else {
                 let newest = next.saturating_sub(1);
                 return Err(Error::Refused(format!(
                     "version {version} does not exist: the newest is {newest}"

@@ -1,65 +1,12 @@
 //! Lines that nobody should send, each with its outcome, and files made to break parsers.
 
-use super::oracle::{block, decode, infer, row_value};
+use super::oracle::{Strict, block, decode, infer, is_row, row_value};
 use super::*;
 use arrow::datatypes::Schema;
 use proptest::prelude::*;
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use std::collections::HashSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-
-/// A document that serde_json reads and that names no member twice.
-struct Strict;
-
-impl<'de> Deserialize<'de> for Strict {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        d.deserialize_any(Strict)
-    }
-}
-
-impl<'de> Visitor<'de> for Strict {
-    type Value = Strict;
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("JSON")
-    }
-    fn visit_bool<E>(self, _: bool) -> Result<Strict, E> {
-        Ok(Strict)
-    }
-    fn visit_i64<E>(self, _: i64) -> Result<Strict, E> {
-        Ok(Strict)
-    }
-    fn visit_u64<E>(self, _: u64) -> Result<Strict, E> {
-        Ok(Strict)
-    }
-    fn visit_f64<E>(self, _: f64) -> Result<Strict, E> {
-        Ok(Strict)
-    }
-    fn visit_str<E>(self, _: &str) -> Result<Strict, E> {
-        Ok(Strict)
-    }
-    fn visit_unit<E>(self) -> Result<Strict, E> {
-        Ok(Strict)
-    }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Strict, A::Error> {
-        while seq.next_element::<Strict>()?.is_some() {}
-        Ok(Strict)
-    }
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Strict, A::Error> {
-        let mut names = HashSet::new();
-        while let Some((name, _)) = map.next_entry::<String, Strict>()? {
-            if !names.insert(name) {
-                return Err(A::Error::custom("twice"));
-            }
-        }
-        Ok(Strict)
-    }
-}
-
-fn is_row(line: &[u8]) -> bool {
-    line.trim_ascii_start().starts_with(b"{") && serde_json::from_slice::<Strict>(line).is_ok()
-}
 
 /// The reasons of the bad lines, by line number.
 fn reasons(schema: &Schema, text: &[u8]) -> Vec<(u64, String)> {

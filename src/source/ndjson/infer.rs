@@ -6,8 +6,8 @@
 use super::decode::{Decoded, not_a_row};
 use super::lines::Block;
 use super::shape::{BOOL, Facts, Members, Shape, TEXT, number_facts};
-use super::walk::{Name, Names, Piece, Walked, walk};
-use super::{Error, MAX_NESTING, is_json, json_field};
+use super::walk::{Names, Piece, Place, Walked, walk};
+use super::{Error, MAX_MEMBERS, MAX_NESTING, is_json, json_field};
 use crate::error::Result;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema};
 use jiter::{Jiter, Peek};
@@ -15,8 +15,8 @@ use std::sync::Arc;
 
 /// A schema wider than this is refused: such rows are better kept with a schema given by hand.
 const MAX_COLUMNS: usize = 10_000;
-/// What an inference may remember: parts of shapes, about 100 bytes each.
-const MAX_SHAPES: usize = 1_000_000;
+/// What an inference may remember: parts of shapes, about 200 bytes each.
+const MAX_SHAPES: usize = 250_000;
 
 /// What is known about the rows seen so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -82,7 +82,7 @@ impl Inference {
                 let mut steps = row.steps.iter();
                 // The first step opens the row.
                 if steps.next().is_some() {
-                    object(&mut self.members, &mut steps, &row.names);
+                    object(&mut self.members, &mut steps, &row.names, MAX_COLUMNS);
                 }
                 self.overflow |= self.members.names.len() > MAX_COLUMNS;
             }
@@ -92,6 +92,9 @@ impl Inference {
 
     fn check_size(&mut self) {
         self.overflow |= self.members.size() > MAX_SHAPES;
+        if self.overflow {
+            self.members = Members::default();
+        }
     }
 
     fn checked(&self, schema: Schema) -> Result<Schema> {
@@ -114,13 +117,15 @@ struct Row {
     tape: Vec<u8>,
 }
 
+/// Small, because a line may consist of little else: elements of a list that say no more than the one before are not
+/// noted at all.
 enum Step {
     Null,
     Scalar(Facts),
     Object,
     List,
     Close,
-    Name(Name),
+    Name(Place),
 }
 
 impl Row {
@@ -140,7 +145,7 @@ impl Row {
         }
         let steps = &mut self.steps;
         walk(json, &mut self.names, peek, 1, &mut |piece| {
-            steps.push(match piece {
+            let step = match piece {
                 Piece::Null => Step::Null,
                 Piece::Bool(_) => Step::Scalar(BOOL),
                 Piece::Text(_) => Step::Scalar(TEXT),
@@ -148,9 +153,15 @@ impl Row {
                 Piece::OpenObject => Step::Object,
                 Piece::OpenList => Step::List,
                 Piece::CloseObject | Piece::CloseList => Step::Close,
-                Piece::Name(_, name) => Step::Name(name),
+                Piece::Name(_, name) => Step::Name(name.place()),
                 Piece::Comma => return,
-            });
+            };
+            // Only in a list does a value follow a value, and there facts add up.
+            match (steps.last_mut(), &step) {
+                (Some(Step::Scalar(known)), Step::Scalar(more)) => *known |= more,
+                (Some(Step::Scalar(_) | Step::Null), Step::Null) => {}
+                _ => steps.push(step),
+            }
         })?;
         Ok(json.finish()?)
     }
@@ -158,11 +169,14 @@ impl Row {
 
 type Steps<'a> = std::slice::Iter<'a, Step>;
 
-/// Takes in the members of an object up to its end.
-fn object(members: &mut Members, steps: &mut Steps<'_>, names: &Names) {
+/// Takes in the members of an object up to its end; passes over the rest once there are more than `most`.
+fn object(members: &mut Members, steps: &mut Steps<'_>, names: &Names, most: usize) {
     let mut expected = 0;
     while let Some(Step::Name(name)) = steps.next() {
-        let (place, shape) = members.slot(names.get(*name), expected);
+        if members.names.len() > most {
+            return skip(steps);
+        }
+        let (place, shape) = members.slot(names.at(*name), expected);
         expected = place + 1;
         if let (Some(shape), Some(step)) = (shape, steps.next()) {
             value(shape, step, steps, names);
@@ -176,7 +190,7 @@ fn value(shape: &mut Shape, first: &Step, steps: &mut Steps<'_>, names: &Names) 
         Step::Scalar(facts) => shape.note(*facts),
         Step::Object => match shape.object() {
             Some(members) => {
-                object(members, steps, names);
+                object(members, steps, names, MAX_MEMBERS);
                 shape.limit();
             }
             None => skip(steps),

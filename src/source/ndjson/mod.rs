@@ -55,9 +55,12 @@ mod hostile;
 mod infer;
 mod lines;
 mod number;
-#[cfg(test)]
-mod oracle;
+#[cfg(any(test, fuzzing))]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "it is a test's")]
+pub(crate) mod oracle;
 mod plan;
+#[cfg(test)]
+mod properties;
 mod schema_file;
 mod shape;
 mod time;
@@ -75,7 +78,7 @@ use arrow::datatypes::{DataType, Field};
 pub const MAX_DEPTH: usize = 128;
 
 /// The usual limit for the bytes of one line.
-pub const MAX_LINE: usize = 64 << 20;
+pub const MAX_LINE: usize = 16 << 20;
 
 /// The usual size of a block.
 pub const BLOCK_BYTES: usize = 2 << 20;

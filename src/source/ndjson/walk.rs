@@ -92,6 +92,20 @@ pub(super) struct Name {
     mix: u64,
 }
 
+/// Where a name stands among the names of its line, in little: a line is shorter than 4 GiB.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    start: u32,
+    end: u32,
+}
+
+impl Name {
+    /// Where it stands.
+    pub(super) fn place(self) -> Place {
+        Place { start: self.start as u32, end: self.end as u32 }
+    }
+}
+
 impl Names {
     /// Where the names of the object that opens now will begin.
     pub(super) fn open(&self) -> usize {
@@ -130,8 +144,8 @@ impl Names {
     }
 
     /// A name noted since the last [`clear`](Self::clear).
-    pub(super) fn get(&self, name: Name) -> &str {
-        let bytes = self.text.get(name.start..name.end).unwrap_or_default();
+    pub(super) fn at(&self, place: Place) -> &str {
+        let bytes = self.text.get(place.start as usize..place.end as usize).unwrap_or_default();
         std::str::from_utf8(bytes).unwrap_or_default()
     }
 

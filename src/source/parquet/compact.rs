@@ -154,6 +154,10 @@ pub(super) struct FooterShape {
     pub(super) depth: usize,
     /// Some columns are encrypted.
     pub(super) encrypted: bool,
+    /// Elements of the schema: columns, and groups of columns.
+    pub(super) columns: u64,
+    /// Column chunks of all row groups.
+    pub(super) chunks: u64,
 }
 
 /// Looks at the shape of a footer.
@@ -161,7 +165,13 @@ pub(super) fn footer_shape(bytes: &[u8]) -> Read<FooterShape> {
     let mut shape = FooterShape::default();
     Cursor::new(bytes).fields(|cursor, id, wire| match (id, wire) {
         (2, LIST) => {
-            shape.depth = schema_depth(cursor)?;
+            let (depth, columns) = schema_depth(cursor)?;
+            // Whichever of two lists a decoder takes.
+            (shape.depth, shape.columns) = (shape.depth.max(depth), shape.columns.max(columns));
+            Ok(())
+        }
+        (4, LIST) => {
+            shape.chunks = shape.chunks.max(count_chunks(cursor)?);
             Ok(())
         }
         (8, _) => {
@@ -173,8 +183,32 @@ pub(super) fn footer_shape(bytes: &[u8]) -> Read<FooterShape> {
     Ok(shape)
 }
 
-/// The schema is a tree flattened depth first; each element says how many children follow.
-fn schema_depth(cursor: &mut Cursor<'_>) -> Read<usize> {
+/// How many column chunks the row groups have, and at least one for each row group.
+fn count_chunks(cursor: &mut Cursor<'_>) -> Read<u64> {
+    let (element, groups) = cursor.list()?;
+    if element != STRUCT && groups > 0 {
+        return Err(Stop::Malformed);
+    }
+    let mut chunks = 0u64;
+    for _ in 0..groups {
+        let before = chunks;
+        cursor.fields(|cursor, id, wire| match (id, wire) {
+            (1, LIST) => {
+                let (element, count) = cursor.list()?;
+                chunks = chunks.saturating_add(count);
+                // Every element has at least one byte, so a count cannot make this loop longer than the input.
+                (0..count).try_for_each(|_| cursor.skip(element, true, MAX_DEPTH))
+            }
+            _ => cursor.skip(wire, false, MAX_DEPTH),
+        })?;
+        chunks = chunks.max(before.saturating_add(1));
+    }
+    Ok(chunks)
+}
+
+/// The schema is a tree flattened depth first; each element says how many children follow. Gives the depth of the
+/// deepest leaf, and how many elements there are.
+fn schema_depth(cursor: &mut Cursor<'_>) -> Read<(usize, u64)> {
     let (element, count) = cursor.list()?;
     if element != STRUCT {
         return Err(Stop::Malformed);
@@ -203,7 +237,7 @@ fn schema_depth(cursor: &mut Cursor<'_>) -> Read<usize> {
             }
         }
     }
-    Ok(deepest)
+    Ok((deepest, count))
 }
 
 /// Kinds of pages, as their headers number them.

@@ -22,6 +22,9 @@ const PIECE: u64 = 8 << 20;
 /// The longest page header: page statistics hold whole values.
 const MAX_HEADER: usize = 16 << 20;
 
+/// The most pages of one column chunk: an empty page takes more memory than bytes in the file.
+const MAX_PAGES: usize = 1 << 20;
+
 /// The largest Bloom filter that is carried over (Parquet's own limit).
 const MAX_BLOOM: i32 = 128 << 20;
 
@@ -298,6 +301,9 @@ impl Walk {
                 let Ok(length) = i32::try_from(body + length as u64) else {
                     return wrong("is too long");
                 };
+                if self.pages.len() >= MAX_PAGES {
+                    return wrong(&format!("is one more than the {MAX_PAGES} that are allowed"));
+                }
                 self.pages.push(Page { offset: offset as i64, length, values: head.values, rows: head.rows });
             }
             INDEX_PAGE => {}

@@ -14,7 +14,16 @@ use parquet::file::reader::ChunkReader;
 const TRAILER: u64 = 8;
 
 /// The largest footer that is read: a file of a hundred thousand column chunks has some 20 MB.
-const MAX_FOOTER: u64 = 256 << 20;
+const MAX_FOOTER: u64 = 128 << 20;
+
+/// The most columns, groups of columns included, and the most column chunks over all row groups: a few bytes of footer
+/// become several hundred in memory.
+const MAX_COLUMNS: u64 = 100_000;
+const MAX_CHUNKS: u64 = 1_000_000;
+
+/// The most rows of one row group. Run-length encoding can claim any number in a few bytes, and each row takes a
+/// bit of memory, or more, until its row group is written.
+const MAX_ROWS: i64 = 1 << 30;
 
 /// How deep columns may nest. Schemas are walked recursively here and in the decoder.
 const MAX_NESTING: usize = 100;
@@ -59,6 +68,15 @@ pub(super) fn read_footer<R: ChunkReader>(input: &R, url: &str) -> Result<Parque
     if shape.depth > MAX_NESTING {
         return Err(broken(url, format!("columns nest deeper than {MAX_NESTING} levels")));
     }
+    if shape.columns > MAX_COLUMNS || shape.chunks > MAX_CHUNKS {
+        return Err(broken(
+            url,
+            format!(
+                "it has {} columns and {} column chunks, more than the {MAX_COLUMNS} and {MAX_CHUNKS} allowed",
+                shape.columns, shape.chunks
+            ),
+        ));
+    }
     // Full page encoding statistics, so that copied row groups keep theirs.
     let options = ParquetMetaDataOptions::new().with_encoding_stats_as_mask(false);
     let metadata = ParquetMetaDataReader::decode_metadata_with_options(&bytes, Some(&options))
@@ -86,6 +104,7 @@ fn checked(metadata: ParquetMetaData, end: u64) -> Result<ParquetMetaData, Strin
         check_group(group, end).map_err(|reason| format!("row group {at}: {reason}"))?;
     }
     let metadata = builder.set_row_groups(groups).build();
+    // A million row groups of a billion rows at most.
     let rows: i64 = metadata.row_groups().iter().map(RowGroupMetaData::num_rows).sum();
     if rows != metadata.file_metadata().num_rows() {
         return Err(format!(
@@ -98,9 +117,8 @@ fn checked(metadata: ParquetMetaData, end: u64) -> Result<ParquetMetaData, Strin
 
 fn check_group(group: &mut RowGroupMetaData, end: u64) -> Result<(), String> {
     let rows = group.num_rows();
-    // The bound keeps later sums of counts from overflowing.
-    if !(0..1 << 48).contains(&rows) {
-        return Err(format!("it claims {rows} rows"));
+    if !(0..=MAX_ROWS).contains(&rows) {
+        return Err(format!("it claims {rows} rows; {MAX_ROWS} are allowed"));
     }
     if group.num_columns() != group.schema_descr().num_columns() {
         return Err("it has another number of columns than the schema".to_owned());
@@ -109,7 +127,23 @@ fn check_group(group: &mut RowGroupMetaData, end: u64) -> Result<(), String> {
         check_chunk(column, rows, end)
             .map_err(|reason| format!("column `{}`: {reason}", column.column_path()))?;
     }
-    Ok(())
+    check_overlap(group)
+}
+
+/// Columns that share their bytes would multiply what a few pages unpack to.
+fn check_overlap(group: &RowGroupMetaData) -> Result<(), String> {
+    let place = |column: &ColumnChunkMetaData| {
+        let start = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
+        (start, start.saturating_add(column.compressed_size()), column.column_path().string())
+    };
+    let mut places: Vec<_> =
+        group.columns().iter().filter(|column| column.num_values() > 0).map(place).collect();
+    places.sort_unstable();
+    let shared = places.iter().zip(places.iter().skip(1)).find(|(a, b)| a.1 > b.0);
+    match shared {
+        Some((a, b)) => Err(format!("columns `{}` and `{}` lie in the same bytes", a.2, b.2)),
+        None => Ok(()),
+    }
 }
 
 fn check_chunk(column: &mut ColumnChunkMetaData, rows: i64, end: u64) -> Result<(), String> {

@@ -1,19 +1,24 @@
-//! What stands between a file that somebody else wrote and the decoder: panics become errors, and a page that would
-//! unpack to more than a bound is refused before it is unpacked.
+//! What stands between a file that somebody else wrote and the decoder: panics become errors, and pages that would
+//! unpack to more than a bound, alone or together, are refused before they are unpacked.
 
-use super::compact::{PageHead, page_head};
+use super::compact::{DICTIONARY_PAGE, PageHead, page_head};
 use crate::error::{Error, Result};
 use bytes::Bytes;
 use parquet::errors::{ParquetError, Result as ParquetResult};
+use parquet::file::metadata::ColumnChunkMetaData;
 use parquet::file::reader::{ChunkReader, Length};
 use std::cell::Cell;
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The most bytes that one page may unpack to. Writers aim at one MiB; only a page with one huge value is larger.
 pub(super) const MAX_PAGE_BYTES: i64 = 256 << 20;
+
+/// The most bytes that the pages which a decoder holds at the same time (of each column it reads the dictionary and one
+/// page) may unpack to, unless the caller has room for more.
+pub(super) const MAX_HELD_BYTES: u64 = 512 << 20;
 
 /// The most values that one page may claim to hold: run-length encoding can claim billions in a few bytes.
 pub(super) const MAX_PAGE_VALUES: i64 = 64 << 20;
@@ -63,11 +68,25 @@ pub(super) fn broken(url: &str, reason: impl std::fmt::Display) -> Error {
 pub(super) struct Guarded<R> {
     input: R,
     store_failed: Arc<AtomicBool>,
+    held: Option<Arc<Mutex<Held>>>,
 }
 
 impl<R> Guarded<R> {
     pub(super) fn new(input: R) -> Self {
-        Self { input, store_failed: Arc::default() }
+        Self { input, store_failed: Arc::default(), held: None }
+    }
+
+    /// The same input for a decoder of these columns of a row group, whose pages may together unpack to `most` bytes.
+    pub(super) fn holding<'a>(
+        &self,
+        columns: impl Iterator<Item = &'a ColumnChunkMetaData>,
+        most: u64,
+    ) -> Self
+    where
+        R: Clone,
+    {
+        let held = Some(Arc::new(Mutex::new(Held::of(columns, most))));
+        Self { input: self.input.clone(), store_failed: Arc::clone(&self.store_failed), held }
     }
 
     /// The error that the decoder's words `error` mean: of the store if a read failed, else of the file.
@@ -91,7 +110,8 @@ impl<R: ChunkReader> ChunkReader for Guarded<R> {
     /// The decoder calls this for page headers only (no page index is given to it).
     fn get_read(&self, start: u64) -> ParquetResult<Self::T> {
         let inner = self.input.get_read(start).inspect_err(|error| self.note(error))?;
-        Ok(GuardedRead { inner, peeked: None, store_failed: Arc::clone(&self.store_failed) })
+        let store_failed = Arc::clone(&self.store_failed);
+        Ok(GuardedRead { inner, start, peeked: None, store_failed, held: self.held.clone() })
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
@@ -111,10 +131,12 @@ impl<R> Guarded<R> {
 #[derive(Debug)]
 pub(super) struct GuardedRead<T> {
     inner: T,
+    start: u64,
     /// Bytes read ahead, and how many of them were given on. `None` until the first read: the decoder also opens
     /// streams that it never reads.
     peeked: Option<(Vec<u8>, usize)>,
     store_failed: Arc<AtomicBool>,
+    held: Option<Arc<Mutex<Held>>>,
 }
 
 impl<T: Read> Read for GuardedRead<T> {
@@ -123,7 +145,11 @@ impl<T: Read> Read for GuardedRead<T> {
             let mut ahead = Vec::with_capacity(PEEK);
             let read = self.inner.by_ref().take(PEEK as u64).read_to_end(&mut ahead);
             read.inspect_err(|_| self.store_failed.store(true, Ordering::Relaxed))?;
-            check_page(&ahead)?;
+            let head = check_page(&ahead)?;
+            if let Some(held) = &self.held {
+                let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
+                held.take(self.start, &head).map_err(std::io::Error::other)?;
+            }
             self.peeked = Some((ahead, 0));
         }
         if let Some((ahead, given)) = &mut self.peeked {
@@ -138,7 +164,70 @@ impl<T: Read> Read for GuardedRead<T> {
     }
 }
 
-fn check_page(bytes: &[u8]) -> std::io::Result<()> {
+/// What the decoder holds of each column: its dictionary and the page it is at.
+#[derive(Debug)]
+struct Held {
+    columns: Vec<HeldColumn>,
+    bytes: u64,
+    most: u64,
+}
+
+#[derive(Debug)]
+struct HeldColumn {
+    name: String,
+    /// Where its chunk begins.
+    start: u64,
+    dictionary: u64,
+    page: u64,
+    /// Values that its footer says are still to come, and where the last page that was counted begins.
+    values: i64,
+    counted: Option<u64>,
+}
+
+impl Held {
+    fn of<'a>(columns: impl Iterator<Item = &'a ColumnChunkMetaData>, most: u64) -> Self {
+        let column = |column: &ColumnChunkMetaData| HeldColumn {
+            name: column.column_path().string(),
+            start: u64::try_from(column.dictionary_page_offset().unwrap_or(column.data_page_offset()))
+                .unwrap_or(0),
+            dictionary: 0,
+            page: 0,
+            values: column.num_values(),
+            counted: None,
+        };
+        // Chunks without values may lie anywhere, and are never read.
+        let mut columns: Vec<_> = columns.filter(|column| column.num_values() > 0).map(column).collect();
+        columns.sort_unstable_by_key(|column| column.start);
+        Self { columns, bytes: 0, most }
+    }
+
+    /// Notes the page at `start`, which takes the place of the one before it in its column.
+    fn take(&mut self, start: u64, head: &PageHead) -> Result<(), String> {
+        let at = self.columns.partition_point(|column| column.start <= start);
+        let Some(column) = at.checked_sub(1).and_then(|at| self.columns.get_mut(at)) else { return Ok(()) };
+        let bytes = u64::try_from(head.uncompressed).unwrap_or(0);
+        let slot = if head.kind == DICTIONARY_PAGE { &mut column.dictionary } else { &mut column.page };
+        self.bytes = self.bytes.saturating_sub(std::mem::replace(slot, bytes)).saturating_add(bytes);
+        if self.bytes > self.most {
+            return Err(format!(
+                "its pages unpack to more than the {} bytes that may be held at a time; write it with smaller pages \
+                 or row groups, or give more --memory",
+                self.most
+            ));
+        }
+        // A header may be looked at twice; its values count once.
+        if head.kind != DICTIONARY_PAGE && column.counted.is_none_or(|counted| start > counted) {
+            column.counted = Some(start);
+            column.values = column.values.saturating_sub(head.values);
+            if column.values < 0 {
+                return Err(format!("column `{}` holds more values than its footer says", column.name));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_page(bytes: &[u8]) -> std::io::Result<PageHead> {
     let mut head = PageHead::default();
     // A malformed header is the decoder's to refuse: here only sizes matter, as far as they can be read.
     let _ = page_head(bytes, &mut head);
@@ -154,7 +243,7 @@ fn check_page(bytes: &[u8]) -> std::io::Result<()> {
             head.values
         )));
     }
-    Ok(())
+    Ok(head)
 }
 
 #[cfg(test)]

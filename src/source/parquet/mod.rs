@@ -18,10 +18,10 @@ pub use guard::is_shielded;
 pub use read::Batches;
 
 use crate::error::{Error, Result};
-use crate::schema::{check_names, normalise, viewed};
+use crate::schema::{check_names, check_width, normalise, viewed};
 use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::{DataType, FieldRef, Fields, Schema, SchemaRef};
-use guard::{Guarded, broken, shielded};
+use guard::{Guarded, MAX_HELD_BYTES, broken, shielded};
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::basic::{Compression, Type};
 use parquet::errors::ParquetError;
@@ -52,6 +52,10 @@ struct Inner<R> {
     schema: SchemaRef,
     /// Arrow type of each leaf column, in the order of Parquet's leaves.
     leaf_types: Vec<DataType>,
+    /// How many values of each leaf column a row has at least, by the sizes of the fixed-size lists it lies in.
+    leaf_repeats: Vec<u64>,
+    /// Bytes that the pages which are decoded at a time may unpack to.
+    page_budget: u64,
     /// Whether the Arrow schema in its metadata, if there is one, fits.
     hint_holds: bool,
     page_index: OnceLock<Option<(ParquetColumnIndex, ParquetOffsetIndex)>>,
@@ -60,19 +64,27 @@ struct Inner<R> {
 impl<R: ChunkReader + Clone + Send + Sync + 'static> ParquetFile<R> {
     /// Reads and checks the footer of `input`. `url` names the file in errors.
     pub fn open(input: R, url: &str) -> Result<Self> {
-        let input = Guarded::new(input);
-        shielded(url, || Self::open_unshielded(input, url))
+        Self::open_within(input, url, 0)
     }
 
-    fn open_unshielded(input: Guarded<R>, url: &str) -> Result<Self> {
+    /// As [`Self::open`], for a caller with `memory` bytes to decode in: pages that unpack to more than that together,
+    /// and to more than 512 MiB, are refused.
+    pub fn open_within(input: R, url: &str, memory: u64) -> Result<Self> {
+        let input = Guarded::new(input);
+        shielded(url, || Self::open_unshielded(input, url, memory.max(MAX_HELD_BYTES)))
+    }
+
+    fn open_unshielded(input: Guarded<R>, url: &str, page_budget: u64) -> Result<Self> {
         let metadata = Arc::new(footer::read_footer(&input, url)?);
         let (natural, hint_holds) = arrow_schema(&metadata).map_err(|error| broken(url, error))?;
         check_names(&natural).map_err(|reason| Error::input(url, reason))?;
+        check_width(&natural).map_err(|reason| Error::input(url, reason))?;
         let schema = normalise(&with_days(&natural, &metadata));
         let options = ArrowReaderOptions::new().with_schema(Arc::new(viewed(&schema)));
         let reader = ArrowReaderMetadata::try_new(metadata, options).map_err(|error| broken(url, error))?;
-        let mut leaf_types = Vec::new();
-        collect_leaves(reader.schema().fields(), &mut leaf_types);
+        let mut leaves = Vec::new();
+        collect_leaves(reader.schema().fields(), 1, &mut leaves);
+        let (leaf_types, leaf_repeats): (Vec<_>, Vec<_>) = leaves.into_iter().unzip();
         if leaf_types.len() != reader.parquet_schema().num_columns() {
             return Err(broken(
                 url,
@@ -87,6 +99,8 @@ impl<R: ChunkReader + Clone + Send + Sync + 'static> ParquetFile<R> {
             reader,
             schema,
             leaf_types,
+            leaf_repeats,
+            page_budget,
             hint_holds,
             page_index: OnceLock::new(),
         })))
@@ -297,19 +311,21 @@ fn days(field: &FieldRef, parquet: &SchemaDescriptor, leaf: &mut usize) -> Field
     Arc::new(field.as_ref().clone().with_data_type(kind))
 }
 
-fn collect_leaves(fields: &Fields, leaves: &mut Vec<DataType>) {
+fn collect_leaves(fields: &Fields, repeats: u64, leaves: &mut Vec<(DataType, u64)>) {
     for field in fields {
-        collect_leaf(field.data_type(), leaves);
+        collect_leaf(field.data_type(), repeats, leaves);
     }
 }
 
-fn collect_leaf(data_type: &DataType, leaves: &mut Vec<DataType>) {
+fn collect_leaf(data_type: &DataType, repeats: u64, leaves: &mut Vec<(DataType, u64)>) {
     match data_type {
-        DataType::Struct(members) => collect_leaves(members, leaves),
-        DataType::List(item) | DataType::FixedSizeList(item, _) | DataType::Map(item, _) => {
-            collect_leaf(item.data_type(), leaves);
+        DataType::Struct(members) => collect_leaves(members, repeats, leaves),
+        DataType::List(item) | DataType::Map(item, _) => collect_leaf(item.data_type(), 1, leaves),
+        DataType::FixedSizeList(item, size) => {
+            let repeats = repeats.saturating_mul(u64::try_from(*size).unwrap_or(0).max(1));
+            collect_leaf(item.data_type(), repeats, leaves);
         }
-        flat => leaves.push(flat.clone()),
+        flat => leaves.push((flat.clone(), repeats)),
     }
 }
 

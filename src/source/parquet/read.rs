@@ -15,7 +15,7 @@ use parquet::file::reader::ChunkReader;
 const BATCH_BYTES: u64 = 16 << 20;
 
 /// A row group whose rows are larger than this on average is refused.
-const MAX_ROW_BYTES: u64 = 1 << 30;
+const MAX_ROW_BYTES: u64 = 256 << 20;
 
 /// The batches of a row group. After an error there are no more.
 pub struct Batches<R> {
@@ -52,7 +52,10 @@ impl<R: ChunkReader + Clone + Send + Sync + 'static> Batches<R> {
         let batch_rows = bounded_rows(group, &leaves, batch_rows)?;
         let mut batches = Self {
             reader: None,
-            input: inner.input.clone(),
+            input: inner.input.holding(
+                leaves.iter().filter_map(|leaf| group.metadata().columns().get(*leaf)),
+                inner.page_budget,
+            ),
             url: inner.url.clone(),
             group: group.index,
             expected,
@@ -69,11 +72,13 @@ impl<R: ChunkReader + Clone + Send + Sync + 'static> Batches<R> {
                     int96::check(&inner.input, group.metadata(), leaf, read_as, &inner.url)?;
                 }
             }
-            let builder =
-                ParquetRecordBatchReaderBuilder::new_with_metadata(inner.input.clone(), inner.reader.clone())
-                    .with_row_groups(vec![group.index])
-                    .with_projection(ProjectionMask::leaves(group.file.parquet_schema(), leaves))
-                    .with_batch_size(batch_rows);
+            let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(
+                batches.input.clone(),
+                inner.reader.clone(),
+            )
+            .with_row_groups(vec![group.index])
+            .with_projection(ProjectionMask::leaves(group.file.parquet_schema(), leaves))
+            .with_batch_size(batch_rows);
             let builder = match keep {
                 Some(keep) => builder.with_row_selection(RowSelection::from_boolean_buffer(keep.clone())),
                 None => builder,
@@ -132,8 +137,8 @@ fn bounded_rows<R: ChunkReader + Clone + Send + Sync + 'static>(
     let columns = group.metadata().columns();
     let bytes = leaves
         .iter()
-        .filter_map(|leaf| columns.get(*leaf))
-        .fold(0u64, |sum, column| sum.saturating_add(decoded_bytes(column)));
+        .filter_map(|leaf| Some((columns.get(*leaf)?, group.file.0.leaf_repeats.get(*leaf)?)))
+        .fold(0u64, |sum, (column, repeats)| sum.saturating_add(decoded_bytes(column, rows, *repeats)));
     let row = bytes / rows;
     if row > MAX_ROW_BYTES {
         return Err(broken(
@@ -144,8 +149,9 @@ fn bounded_rows<R: ChunkReader + Clone + Send + Sync + 'static>(
     Ok((BATCH_BYTES / row.max(1)).clamp(1, batch_rows.max(1) as u64) as usize)
 }
 
-/// About how much memory the decoded column takes: at least its pages, at least its values.
-fn decoded_bytes(column: &ColumnChunkMetaData) -> u64 {
+/// About how much memory the decoded column takes: at least its pages, at least its values. `repeats` is how many
+/// values a row has by its type: a null list of a fixed size takes as much as a full one.
+fn decoded_bytes(column: &ColumnChunkMetaData, rows: u64, repeats: u64) -> u64 {
     let descr = column.column_descr();
     let value = match column.column_type() {
         Type::BOOLEAN => 1,
@@ -156,6 +162,6 @@ fn decoded_bytes(column: &ColumnChunkMetaData) -> u64 {
         Type::FIXED_LEN_BYTE_ARRAY => u64::try_from(descr.type_length()).unwrap_or(0),
     };
     let levels = if descr.max_rep_level() > 0 { 4 } else { 0 };
-    let values = u64::try_from(column.num_values()).unwrap_or(0);
+    let values = u64::try_from(column.num_values()).unwrap_or(0).max(rows.saturating_mul(repeats));
     values.saturating_mul(value + levels).max(u64::try_from(column.uncompressed_size()).unwrap_or(0))
 }

@@ -1,0 +1,224 @@
+//! Manifests and checkpoints, as text and as entries built from choices: folding them never fails otherwise than void.
+
+use super::Choices;
+use crate::ledger::checkpoint as stored;
+use crate::ledger::entry::{
+    Batch, Body, Compact, Create, DataFile, Entry, Ingest, InlineTokens, QuarantineFile, RunRef,
+    SchemaChange, SourceUse,
+};
+use crate::ledger::state::{Applied, State};
+use crate::policy::{NullKey, Policy};
+use crate::token::{Token, TokenSum};
+use crate::verdict::Accounting;
+use arrow_schema::{DataType, Field, Schema};
+use std::io::Read;
+use xxhash_rust::xxh3::xxh3_128;
+
+/// Manifests one after the other, as JSON between zero bytes or built from choices, are read and folded.
+pub fn manifest(bytes: &[u8]) {
+    let Some((flags, rest)) = bytes.split_first() else { return };
+    let mut state = State::default();
+    if flags & 1 == 0 {
+        for text in rest.split(|byte| *byte == 0).take(64) {
+            let Ok(mut entry) = Entry::decode("manifest", text) else { continue };
+            let again = entry.encode().unwrap();
+            assert_eq!(Entry::decode("manifest", &again).unwrap(), entry, "an entry reads back as itself");
+            if flags & 2 == 0 {
+                (entry.version, entry.prev) = (state.entries, state.tip);
+            }
+            apply(&mut state, &entry, Entry::hash(text));
+        }
+    } else {
+        let mut choices = Choices(rest);
+        let mut steps = 0;
+        while !choices.is_empty() && steps < 200 {
+            steps += 1;
+            let entry = entry(&state, &mut choices);
+            apply(&mut state, &entry, u128::from(choices.number()));
+        }
+        through_a_checkpoint(&state);
+    }
+}
+
+/// A checkpoint, packed or as JSON, is read; what it gives is written again and folded upon.
+pub fn checkpoint(bytes: &[u8]) {
+    let Some((flags, rest)) = bytes.split_first() else { return };
+    let mut unpacked = Vec::new();
+    let (json, packed) = if flags & 1 == 0 {
+        let read =
+            zstd::Decoder::new(rest).and_then(|decoder| decoder.take(1 << 20).read_to_end(&mut unpacked));
+        let _ = read;
+        (unpacked.as_slice(), rest.to_vec())
+    } else {
+        (rest, zstd::bulk::compress(rest, 1).unwrap())
+    };
+    // The version is part of the name: that of the text, or a chosen one.
+    let version = if flags & 2 == 0 {
+        let value: serde_json::Value = serde_json::from_slice(json).unwrap_or_default();
+        value["state"]["entries"].as_u64().unwrap_or(0).saturating_sub(1)
+    } else {
+        u64::MAX - u64::from(flags >> 4)
+    };
+    let name = format!("_dedupe/checkpoint/{version:020}-{:032x}.json.zst", xxh3_128(json));
+    assert_eq!(stored::version_of(&name), Some(version));
+    let Ok(mut state) = stored::decode(&name, &packed) else { return };
+    through_a_checkpoint(&state);
+    let mut choices = Choices(rest);
+    for _ in 0..8 {
+        let entry = entry(&state, &mut choices);
+        apply(&mut state, &entry, 1);
+    }
+}
+
+fn apply(state: &mut State, entry: &Entry, hash: u128) {
+    let before = state.clone();
+    let allowed = state.check(entry);
+    match state.apply(entry, hash) {
+        Applied::Valid => assert!(allowed.is_ok()),
+        Applied::Void(void) => {
+            assert_eq!(allowed, Err(void));
+            let unchanged = State { entries: state.entries, tip: state.tip, ..before.clone() };
+            assert_eq!(*state, unchanged, "a void entry has no effect");
+        }
+    }
+    assert_eq!(state.entries, before.entries.saturating_add(1));
+    assert_eq!(state.tip, hash);
+    assert!(state.floor >= before.floor && state.oldest >= before.oldest);
+    let _ = state.inline_count();
+}
+
+fn through_a_checkpoint(state: &State) {
+    let Some(version) = state.version().filter(|version| *version < 1 << 60) else { return };
+    let (name, bytes) = stored::encode(version, state).unwrap();
+    assert_eq!(stored::decode(&name, &bytes).unwrap(), *state, "a state reads back as itself");
+}
+
+/// An entry that would be valid mostly, with this or that changed.
+fn entry(state: &State, choices: &mut Choices<'_>) -> Entry {
+    let body = match choices.byte() % 16 {
+        _ if state.table.is_empty() && !choices.one_in(8) => {
+            Body::Create(Create { table: "t".into(), policy: Policy::default() })
+        }
+        0 => Body::Create(Create { table: String::new(), policy: Policy::default() }),
+        1 => Body::Policy { policy: Policy { null_key: NullKey::Keep, partition_by: Vec::new() } },
+        2 => Body::Fence { floor: pick(state.entries, choices), oldest: pick(state.oldest, choices) },
+        3..=6 => Body::Compact(compact(state, choices)),
+        _ => Body::Ingest(Box::new(ingest(state, choices))),
+    };
+    let misplaced = choices.byte() == 255;
+    Entry {
+        format: 1,
+        version: if misplaced { choices.edge() } else { state.entries },
+        id: u128::from(choices.number()),
+        prev: if misplaced { 0 } else { state.tip },
+        time: String::new(),
+        session: "0".repeat(32),
+        writer: String::new(),
+        body,
+    }
+}
+
+/// The usual number, or seldom another.
+fn pick(usual: u64, choices: &mut Choices<'_>) -> u64 {
+    if choices.byte() < 240 { usual } else { choices.edge() }
+}
+
+fn name(folder: &str, extension: &str, state: &State, choices: &mut Choices<'_>) -> String {
+    let stage = pick(state.entries, choices);
+    match choices.byte() {
+        250 => format!("../../{folder}/{stage:020}-{}-0.{extension}", "0".repeat(32)),
+        251 => format!("{folder}/part-{stage}"),
+        252 => String::new(),
+        byte => format!("{folder}/{stage:020}-{:032x}-{byte}.{extension}", choices.byte()),
+    }
+}
+
+fn tokens(choices: &mut Choices<'_>) -> TokenSum {
+    let sum = u128::from(choices.byte()) << 120 | u128::from(choices.byte());
+    TokenSum { count: pick(u64::from(choices.byte() % 4), choices), sum }
+}
+
+fn ingest(state: &State, choices: &mut Choices<'_>) -> Ingest {
+    let mut ingest = Ingest { policy: pick(state.policy_version, choices), ..Ingest::default() };
+    for _ in 0..choices.byte() % 3 {
+        let (tokens, keyless) = (tokens(choices), pick(u64::from(choices.byte() % 3), choices));
+        let rows = pick(tokens.count.wrapping_add(keyless), choices);
+        let name = name("data", "parquet", state, choices);
+        ingest.files.push(DataFile {
+            name,
+            rows,
+            bytes: choices.edge(),
+            check: String::new(),
+            keyless,
+            tokens,
+            origin: vec![(0, rows)],
+            key_range: Vec::new(),
+        });
+        ingest.added = ingest.added.plus(tokens);
+        ingest.keyless = ingest.keyless.wrapping_add(keyless);
+        let run = run(tokens, self::name("_dedupe/tokens", "run", state, choices));
+        ingest.runs.push(run);
+        ingest.rows.accepted = ingest.rows.accepted.wrapping_add(rows);
+    }
+    if choices.one_in(4) {
+        let inline: Vec<Token> = (0..u128::from(choices.byte() % 4)).map(Token).collect();
+        let sum = TokenSum::of(&inline);
+        if let Some(file) = ingest.files.first_mut() {
+            file.tokens = file.tokens.plus(sum);
+            file.rows = file.rows.wrapping_add(sum.count);
+            ingest.rows.accepted = ingest.rows.accepted.wrapping_add(sum.count);
+        }
+        ingest.added = ingest.added.plus(sum);
+        ingest.inline = InlineTokens(inline);
+    }
+    ingest.rows.duplicate = choices.edge();
+    ingest.rows.read = pick(ingest.rows.accepted.wrapping_add(ingest.rows.duplicate), choices);
+    for part in 0..choices.byte() % 3 {
+        let rows = if part == 0 { ingest.rows } else { Accounting::default() };
+        let id = (choices.one_in(2)).then(|| u128::from(choices.byte() % 8));
+        let seen = id.and_then(|id| state.sources.get(&id)).map(|seen| seen.version);
+        let replay_of = seen.map(|version| pick(version, choices));
+        ingest.sources.push(SourceUse { url: "s".into(), id, replay_of, rows, ..SourceUse::default() });
+    }
+    ingest.total = state.total.plus(ingest.added);
+    if state.schema.is_none() || choices.one_in(16) {
+        let schema = Schema::new(vec![Field::new("id", DataType::Utf8, true)]);
+        ingest.schema = Some(SchemaChange { base: pick(state.schema_version, choices), schema });
+    }
+    if choices.one_in(8) {
+        ingest.batch = Some(Batch { id: format!("b{}", choices.byte() % 4), digest: 1 });
+    }
+    if choices.one_in(8) {
+        let name = name("_dedupe/quarantine", "ndjson", state, choices);
+        ingest.quarantine.push(QuarantineFile { name, rows: choices.edge(), bytes: choices.edge() });
+    }
+    ingest
+}
+
+fn compact(state: &State, choices: &mut Choices<'_>) -> Compact {
+    let mut compact = Compact::default();
+    let mut sum = TokenSum::default();
+    for (run, live) in &state.runs {
+        if choices.one_in(2) {
+            compact.runs_removed.push(run.clone());
+            sum = sum.plus(live.item.tokens);
+        }
+    }
+    for (version, inline) in &state.inline {
+        if choices.one_in(2) {
+            compact.inline_removed.push(*version);
+            sum = sum.plus(TokenSum::of(&inline.0));
+        }
+    }
+    if choices.one_in(16) {
+        compact.runs_removed.push("_dedupe/tokens/none.run".into());
+    }
+    let name = name("_dedupe/tokens", "run", state, choices);
+    let tokens = if choices.byte() < 240 { sum } else { tokens(choices) };
+    compact.runs_added.push(run(tokens, name));
+    compact
+}
+
+fn run(tokens: TokenSum, name: String) -> RunRef {
+    RunRef { name, bytes: 9, min: 0, max: 1, tokens, check: "0".repeat(16) }
+}
