@@ -250,8 +250,10 @@ impl Certifier {
     async fn refused_write(&self) -> Result<Outcome> {
         let (first, second) = (Bytes::from_static(b"first"), Bytes::from_static(b"the second"));
         let name = self.name();
-        if !matches!(self.put_once(&name, &first).await, Put::Landed) {
-            return Err(Error::store("write", name, "the create got no clear answer"));
+        match self.put_once(&name, &first).await {
+            Put::Landed => {}
+            Put::Taken => return Err(Error::store("write", name, "the create got no clear answer")),
+            Put::Failed(error) | Put::Unknown(error) => return Err(error),
         }
         for client in self.clients.iter().take(3) {
             if matches!(client.put_once(&name, second.clone()).await, Put::Landed) {
