@@ -90,7 +90,7 @@ async fn of_sixteen_racers_one_lands(store: &Store) {
             match racer.unwrap() {
                 (racer, Put::Landed) => landed.push(format!("{racer}")),
                 (_, Put::Taken) => {}
-                (_, Put::Unknown(_)) => unknown += 1,
+                (_, Put::Failed(_) | Put::Unknown(_)) => unknown += 1,
             }
         }
         let found = store.get(&name).await.unwrap().unwrap();

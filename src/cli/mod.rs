@@ -93,7 +93,9 @@ fn run(matches: &ArgMatches) -> Exit {
     let screen = Screen::default();
     screen.take_logs(cli.common.verbose);
     let mut out = Out::stdout(cli.common.output);
-    let (ended, interrupted) = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime =
+        handles_enough().and_then(|()| tokio::runtime::Builder::new_multi_thread().enable_all().build());
+    let (ended, interrupted) = match runtime {
         Ok(runtime) => {
             let ended = runtime.block_on(async {
                 let ended = dispatch(cli, &screen, &mut out).await;
@@ -107,6 +109,13 @@ fn run(matches: &ArgMatches) -> Exit {
         Err(e) => (Err(Error::store("start", "the runtime", e).into()), Exit::Interrupted),
     };
     failure::conclude(ended, interrupted, &screen, &mut out)
+}
+
+/// Fails where there are so few file handles left that the runtime would panic instead of saying so.
+fn handles_enough() -> std::io::Result<()> {
+    #[cfg(unix)]
+    (0..4).map(|_| std::os::unix::net::UnixStream::pair()).collect::<std::io::Result<Vec<_>>>()?;
+    Ok(())
 }
 
 async fn dispatch(cli: Cli, screen: &Screen, out: &mut Out) -> (Result<Exit, Stop>, Exit) {

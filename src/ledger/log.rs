@@ -154,8 +154,7 @@ impl Ledger {
             match (put, store.get_limited(name::TABLE, MAX_TABLE).await) {
                 (_, Ok(Some(bytes))) => break bytes,
                 (_, Ok(None)) if tries < 10 => tries += 1,
-                (_, Err(e)) => return Err(e),
-                (Put::Unknown(e), Ok(None)) => return Err(e),
+                (Put::Failed(e) | Put::Unknown(e), _) | (_, Err(e)) => return Err(e),
                 (_, Ok(None)) => {
                     return Err(Error::Refused(format!(
                         "{} says that {} exists and that it does not: this store cannot hold a table",
@@ -225,6 +224,7 @@ impl Ledger {
 
     /// Applies all entries that were added since, and shows `each` of them with the state after it.
     async fn advance(&mut self, mut each: impl FnMut(&State, Entry, Applied)) -> Result<()> {
+        let known = self.state.entries;
         // Mostly there is nothing new, so the first step looks at one version only.
         let mut ahead = 1;
         loop {
@@ -243,7 +243,13 @@ impl Ledger {
                     break;
                 }
                 // The first absent version is the tip: the ledger is contiguous.
-                let Some((entry, hash)) = found? else { return Ok(()) };
+                let Some((entry, hash)) = found? else {
+                    // What is said or done because of them must not outlive them.
+                    if self.state.entries > known {
+                        self.store.settle(name::LEDGER).await?;
+                    }
+                    return Ok(());
+                };
                 let applied = self.admit(&entry, hash)?;
                 each(&self.state, entry, applied);
             }
@@ -304,6 +310,8 @@ impl Ledger {
         // Whether every put was told plainly that the name is taken, and how often the same damage was read there.
         let (mut plainly_taken, mut damaged) = (true, (Bytes::new(), 0));
         let mut trouble = String::from("the store says that it exists, and that it does not");
+        // Whether some attempt may have landed, or may land yet.
+        let mut doubt = false;
         // The runtime's timer ends the asking, nothing else: no decision about what stands in the ledger uses it.
         let mut deadline = pin!(tokio::time::sleep(self.patience.total));
         for attempt in 0..self.patience.attempts {
@@ -316,11 +324,19 @@ impl Ledger {
             }
             match self.store.put_once(&object, bytes.clone()).await {
                 Put::Landed => return Ok((self.stands(entry, &bytes).await?, Vec::new())),
-                Put::Taken => debug!(version = entry.version, "taken: reading who it was"),
-                Put::Unknown(e) => {
+                Put::Taken => {
+                    debug!(version = entry.version, "taken: reading who it was");
+                    doubt = true;
+                }
+                Put::Failed(e) if !doubt => return Err(e),
+                Put::Failed(e) | Put::Unknown(e) => {
                     debug!(version = entry.version, error = %e, "no clear answer: reading what stands there");
+                    doubt = true;
                     trouble = e.to_string();
                     plainly_taken = false;
+                    if self.store.is_poisoned() {
+                        break;
+                    }
                 }
             }
             let store = self.store.clone();
@@ -415,7 +431,7 @@ impl Ledger {
             let (name, bytes) = checkpoint::encode(version, &self.state)?;
             match self.store.put_once(&name, bytes).await {
                 Put::Landed | Put::Taken => Ok(()),
-                Put::Unknown(e) => Err(e),
+                Put::Failed(e) | Put::Unknown(e) => Err(e),
             }
         };
         if let Err(e) = written.await {

@@ -39,6 +39,7 @@ async fn put_once(store: &Store, name: &str, bytes: &'static str) -> &'static st
     match store.put_once(name, bytes.into()).await {
         Put::Landed => "landed",
         Put::Taken => "taken",
+        Put::Failed(_) => "failed",
         Put::Unknown(_) => "unknown",
     }
 }
@@ -76,7 +77,7 @@ async fn of_sixteen_racing_writers_exactly_one_lands() {
                 match outcome.unwrap() {
                     (racer, Put::Landed) => landed.push(racer),
                     (_, Put::Taken) => {}
-                    (_, Put::Unknown(error)) => panic!("{error}"),
+                    (_, Put::Failed(error) | Put::Unknown(error)) => panic!("{error}"),
                 }
             }
             assert_eq!(landed.len(), 1, "{store:?}");
@@ -206,10 +207,7 @@ async fn names_that_could_lead_astray_are_refused() {
     let (_dir, stores) = all();
     for store in stores {
         for name in ["", "/a", "a/", "a//b", "../a", "a/..", "a/./b", "a\nb", "a\0b"] {
-            assert!(
-                matches!(store.put_once(name, Bytes::new()).await, Put::Unknown(_)),
-                "{store:?} {name:?}"
-            );
+            assert!(matches!(store.put_once(name, Bytes::new()).await, Put::Failed(_)), "{store:?} {name:?}");
             assert!(store.get(name).await.is_err(), "{store:?} {name:?}");
             assert!(store.delete(name).await.is_err(), "{store:?} {name:?}");
             assert!(store.create(name).await.is_err(), "{store:?} {name:?}");
@@ -262,7 +260,7 @@ async fn a_folder_that_cannot_be_synced_makes_the_outcome_unknown_and_poisons_th
     // Whoever reads it back now could believe that it lasts.
     let error = store.get("ledger/2").await.unwrap_err().to_string();
     assert!(error.contains("check the disk"), "{error}");
-    assert_eq!(put_once(&store, "ledger/3", "three").await, "unknown");
+    assert_eq!(put_once(&store, "ledger/3", "three").await, "failed");
 }
 
 #[tokio::test]

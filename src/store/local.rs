@@ -2,7 +2,8 @@
 //!
 //! An object is written to a temporary file beside its final name, synced, and given its name by a hard link, which
 //! fails if the name is taken: so a name is either absent or whole, whatever is killed when. Then the folder is
-//! synced, so that the name itself survives a power cut. A folder that cannot be synced once its new name is visible
+//! synced, so that the name itself survives a power cut; who finds the name taken syncs it as well, because the other
+//! writer may have been killed in between. A folder that cannot be synced once its new name is visible
 //! poisons the store: later calls fail, because what they would read might not be on the disk.
 
 use super::{Listed, Put, TEMPORARY_PREFIX, check_name};
@@ -67,14 +68,9 @@ impl Local {
     }
 
     pub(super) fn put_once(&self, name: &str, bytes: &[u8]) -> Put {
-        let staged = match self.stage(name, bytes) {
-            Ok(staged) => staged,
-            Err(error) => return Put::Unknown(error),
-        };
-        match self.publish(staged, name) {
-            Ok(true) => Put::Landed,
-            Ok(false) => Put::Taken,
-            Err(error) => Put::Unknown(error),
+        match self.stage(name, bytes) {
+            Ok(staged) => self.publish(staged, name),
+            Err(error) => Put::Failed(error),
         }
     }
 
@@ -161,69 +157,83 @@ impl Local {
         Ok(Staged { temporary, file })
     }
 
-    /// Gives the staged file its name for good. `false`: the name was taken.
-    fn publish(&self, mut staged: Staged, name: &str) -> Result<bool> {
+    /// Gives the staged file its name for good.
+    fn publish(&self, mut staged: Staged, name: &str) -> Put {
         let path = self.path_of(name);
         staged.file = None;
-        match fs::hard_link(&staged.temporary, &path) {
-            Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(false),
+        // Before there is a name, so that a lack of file handles fails cleanly.
+        let folder = match Folder::open(path.parent().unwrap_or(&self.root)) {
+            Ok(folder) => folder,
+            Err(error) => return Put::Failed(self.failed("open the folder of", name, error)),
+        };
+        let linked = match fs::hard_link(&staged.temporary, &path) {
             Err(error) if no_links(&error) => {
-                return Err(Error::Refused(format!(
+                return Put::Failed(Error::Refused(format!(
                     "{}: this file system has no hard links ({error}), and without them two writers could overwrite \
                      each other's commits; keep the table on another disk or in a bucket",
                     path.display()
                 )));
             }
-            Err(error) => return Err(self.failed("write", name, error)),
-        }
-        self.sync_folder(path.parent().unwrap_or(&self.root)).map_err(|error| {
+            Err(error) if is_refusal(&error) => return Put::Failed(self.failed("write", name, error)),
+            linked => linked,
+        };
+        // Whatever the answer was: the caller decides by what it reads there, and that must last.
+        if let Err(error) = self.sync(&folder) {
             self.poisoned.store(true, Ordering::SeqCst);
-            self.failed("sync the folder of", name, error)
-        })?;
-        Ok(true)
+            return Put::Unknown(self.failed("sync the folder of", name, error));
+        }
+        match linked {
+            Ok(()) => Put::Landed,
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Put::Taken,
+            Err(error) => Put::Unknown(self.failed("write", name, error)),
+        }
+    }
+
+    /// Makes sure that the names found in the folder `name` last.
+    pub(super) fn settle_names(&self, name: &str) -> Result<()> {
+        match Folder::open(&self.path_of(name)).and_then(|folder| self.sync(&folder)) {
+            Err(error) if !is_absent(&error) && !is_forbidden(&error) => {
+                self.poisoned.store(true, Ordering::SeqCst);
+                Err(self.failed("sync", name, error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn is_poisoned(&self) -> bool {
+        self.poisoned.load(Ordering::SeqCst)
     }
 
     /// Creates `folder` with all that lead to it and syncs their names, once.
     fn settle(&self, folder: &Path) -> io::Result<()> {
-        if self.settled.lock().unwrap_or_else(PoisonError::into_inner).contains(folder) {
+        let known =
+            |folder: &Path| self.settled.lock().unwrap_or_else(PoisonError::into_inner).contains(folder);
+        if known(folder) {
             return Ok(());
         }
-        let existed = folder.ancestors().find(|path| path.is_dir()).map(Path::to_path_buf);
         fs::create_dir_all(folder)?;
-        // Another writer may have created a folder and not synced its name yet, so the table's own are synced anyway.
-        for ancestor in folder.ancestors().skip(1) {
-            let own = ancestor.starts_with(&self.root);
-            let created = existed.as_ref().is_some_and(|existed| ancestor.starts_with(existed));
-            if !own && !created && Some(ancestor) != self.root.parent() {
+        // That a folder is there says nothing: another writer may have created it and not synced its name yet.
+        for (child, parent) in folder.ancestors().zip(folder.ancestors().skip(1)) {
+            if known(child) {
                 break;
             }
-            match self.sync_folder(ancestor) {
+            match Folder::open(parent).and_then(|parent| self.sync(&parent)) {
                 // Folders above the table may forbid opening them; they are not ours to repair.
-                Err(error) if error.kind() == ErrorKind::PermissionDenied && !own => {}
+                Err(error) if is_forbidden(&error) && !parent.starts_with(&self.root) => {}
                 other => other?,
             }
         }
-        self.settled.lock().unwrap_or_else(PoisonError::into_inner).insert(folder.to_path_buf());
+        let own = folder.ancestors().take_while(|path| path.starts_with(&self.root)).map(Path::to_path_buf);
+        self.settled.lock().unwrap_or_else(PoisonError::into_inner).extend(own);
         Ok(())
     }
 
-    #[cfg(unix)]
-    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+    fn sync(&self, folder: &Folder) -> io::Result<()> {
         #[cfg(test)]
         if self.fail_folder_sync.load(Ordering::SeqCst) {
             return Err(io::Error::other("planted failure of fsync"));
         }
-        match File::open(folder)?.sync_all() {
-            // Some network and user-space file systems cannot sync folders; there is nothing more to be had there.
-            Err(e) if matches!(e.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => Ok(()),
-            other => other,
-        }
-    }
-
-    #[cfg(not(unix))]
-    fn sync_folder(&self, _folder: &Path) -> io::Result<()> {
-        Ok(())
+        folder.sync()
     }
 
     fn open(&self, name: &str) -> Result<Option<(File, Metadata)>> {
@@ -275,7 +285,7 @@ impl Local {
 
     fn check(&self, name: &str) -> Result<()> {
         check_name(name)?;
-        if self.poisoned.load(Ordering::SeqCst) {
+        if self.is_poisoned() {
             let reason = "the disk failed to keep an earlier write, so nothing read now can be trusted to last; \
                           check the disk, then run again";
             return Err(self.failed("use", name, io::Error::other(reason)));
@@ -285,6 +295,35 @@ impl Local {
 
     fn failed(&self, action: &'static str, name: &str, error: io::Error) -> Error {
         Error::store(action, self.path_of(name).display().to_string(), error)
+    }
+}
+
+/// A folder that can be synced.
+struct Folder(#[cfg(unix)] File);
+
+impl Folder {
+    #[cfg(unix)]
+    fn open(path: &Path) -> io::Result<Self> {
+        File::open(path).map(Self)
+    }
+
+    #[cfg(unix)]
+    fn sync(&self) -> io::Result<()> {
+        match self.0.sync_all() {
+            // Some network and user-space file systems cannot sync folders; there is nothing more to be had there.
+            Err(e) if matches!(e.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => Ok(()),
+            other => other,
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn open(_path: &Path) -> io::Result<Self> {
+        Ok(Self())
+    }
+
+    #[cfg(not(unix))]
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -314,10 +353,14 @@ impl LocalUpload {
         if let Some(file) = &staged.file {
             file.sync_all().map_err(|e| store.failed("sync", &name, e))?;
         }
-        if store.publish(staged, &name)? {
-            return Ok(written);
+        match store.publish(staged, &name) {
+            Put::Landed => Ok(written),
+            Put::Taken => Err(Error::Internal(format!(
+                "{} was about to be written twice",
+                store.path_of(&name).display()
+            ))),
+            Put::Failed(error) | Put::Unknown(error) => Err(error),
         }
-        Err(Error::Internal(format!("{} was about to be written twice", store.path_of(&name).display())))
     }
 }
 
@@ -356,4 +399,20 @@ fn is_absent(error: &io::Error) -> bool {
 /// Whether `error` says that the file system cannot link. (Linux answers `EPERM` there.)
 fn no_links(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::PermissionDenied)
+}
+
+/// Whether `error` says that a folder may be neither opened nor changed: what is in it is not for us to sync.
+fn is_forbidden(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem)
+}
+
+/// Whether `error` says that the file system will not make a name, and so never does later either.
+fn is_refusal(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::StorageFull
+            | ErrorKind::QuotaExceeded
+            | ErrorKind::ReadOnlyFilesystem
+            | ErrorKind::TooManyLinks
+    )
 }

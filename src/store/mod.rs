@@ -64,6 +64,9 @@ pub enum Put {
     /// The store said that the name is occupied, possibly by these very bytes: read it. (S3 may also say so where
     /// nothing is stored, when two writers meet.)
     Taken,
+    /// This call certainly stored nothing, and nothing of it can appear later: a local disk that is full, say.
+    /// ([`Error::Refused`] if the store does not know conditional writes.)
+    Failed(Error),
     /// Anything else. The object may or may not be there, now or a moment later: read it. ([`Error::Refused`] if
     /// the store does not know conditional writes.)
     Unknown(Error),
@@ -224,6 +227,23 @@ impl Store {
             }
             Inner::Remote(_) => Ok(Vec::new()),
         }
+    }
+
+    /// Makes sure that what was found in `folder` survives a power cut. A bucket's objects do; on a local disk
+    /// another writer may have been killed after it named an object, and before it synced the folder.
+    pub(crate) async fn settle(&self, folder: &str) -> Result<()> {
+        match &self.inner {
+            Inner::Local(local) => {
+                let (local, folder) = (Arc::clone(local), folder.to_owned());
+                compute(move || local.settle_names(&folder)).await
+            }
+            Inner::Remote(_) => Ok(()),
+        }
+    }
+
+    /// Whether the disk failed to keep a write of this process, so that nothing read there can be trusted any more.
+    pub(crate) fn is_poisoned(&self) -> bool {
+        matches!(&self.inner, Inner::Local(local) if local.is_poisoned())
     }
 
     /// Deletes the object; one that is not there counts as deleted.

@@ -62,7 +62,7 @@ impl Remote {
     pub(super) async fn put_once(&self, name: &str, bytes: Bytes) -> Put {
         let path = match self.path(name) {
             Ok(path) => path,
-            Err(error) => return Put::Unknown(error),
+            Err(error) => return Put::Failed(error),
         };
         match self.once.put_opts(&path, bytes.into(), PutMode::Create.into()).await {
             Ok(_) => Put::Landed,

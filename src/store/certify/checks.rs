@@ -162,8 +162,10 @@ impl Certifier {
             match self.put_once(name, bytes).await {
                 Put::Landed => return Ok(()),
                 Put::Taken => {}
-                Put::Unknown(error) if matches!(error, Error::Refused(_)) => return Err(error),
-                Put::Unknown(_) => {}
+                Put::Failed(error) | Put::Unknown(error) if matches!(error, Error::Refused(_)) => {
+                    return Err(error);
+                }
+                Put::Failed(_) | Put::Unknown(_) => {}
             }
         }
         self.client.put(name, bytes.clone()).await
@@ -216,11 +218,11 @@ impl Certifier {
                     let seen = "it ignores If-None-Match (a second create of one name succeeded)".into();
                     return Ok((Conditions::Ignored, Broken(seen)));
                 }
-                Put::Unknown(error) => drop(error),
+                Put::Failed(error) | Put::Unknown(error) => drop(error),
             }
         }
         match self.put_once(&name, &second).await {
-            Put::Unknown(error) => Err(error),
+            Put::Failed(error) | Put::Unknown(error) => Err(error),
             _ => Err(Error::store("write", name, "the store answers now so, now so")),
         }
     }
@@ -233,8 +235,10 @@ impl Certifier {
             match self.put_once(&name, bytes).await {
                 Put::Landed => return Ok(Ok(name)),
                 Put::Taken => last = None,
-                Put::Unknown(Error::Refused(why)) => return Ok(Err((Conditions::Unknown, why))),
-                Put::Unknown(error) => last = Some(error),
+                Put::Failed(Error::Refused(why)) | Put::Unknown(Error::Refused(why)) => {
+                    return Ok(Err((Conditions::Unknown, why)));
+                }
+                Put::Failed(error) | Put::Unknown(error) => last = Some(error),
             }
         }
         match last {
@@ -246,8 +250,10 @@ impl Certifier {
     async fn refused_write(&self) -> Result<Outcome> {
         let (first, second) = (Bytes::from_static(b"first"), Bytes::from_static(b"the second"));
         let name = self.name();
-        if !matches!(self.put_once(&name, &first).await, Put::Landed) {
-            return Err(Error::store("write", name, "the create got no clear answer"));
+        match self.put_once(&name, &first).await {
+            Put::Landed => {}
+            Put::Taken => return Err(Error::store("write", name, "the create got no clear answer")),
+            Put::Failed(error) | Put::Unknown(error) => return Err(error),
         }
         for client in self.clients.iter().take(3) {
             if matches!(client.put_once(&name, second.clone()).await, Put::Landed) {
@@ -332,7 +338,7 @@ impl Certifier {
                     return Ok(Broken("a create of a name whose object was deleted was refused".into()));
                 }
                 Put::Taken => {}
-                Put::Unknown(error) => return Err(error),
+                Put::Failed(error) | Put::Unknown(error) => return Err(error),
             }
             if self.get(&name).await?.as_ref() != Some(&bytes[1]) {
                 return Ok(Broken("what was created after a delete is not read back".into()));

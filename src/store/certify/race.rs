@@ -39,7 +39,7 @@ pub(super) async fn run(
     let told = join_all(puts).await.into_iter().map(|put| match put {
         Put::Landed => Told::Landed,
         Put::Taken => Told::Taken,
-        Put::Unknown(_) => Told::Unclear,
+        Put::Failed(_) | Put::Unknown(_) => Told::Unclear,
     });
     let told = told.collect();
     let read: Result<Vec<_>> =
