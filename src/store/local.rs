@@ -16,10 +16,7 @@ use std::{
     io::{self, ErrorKind, Read, Seek, SeekFrom, Write},
     ops::Range,
     path::{Path, PathBuf},
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Mutex, OnceLock, PoisonError},
 };
 use walkdir::WalkDir;
 
@@ -29,9 +26,10 @@ pub(super) struct Local {
     root: PathBuf,
     /// Folders whose own names are known to be on the disk.
     settled: Mutex<HashSet<PathBuf>>,
-    poisoned: AtomicBool,
+    /// What failed, once nothing read here can be trusted any more.
+    poisoned: OnceLock<String>,
     #[cfg(test)]
-    pub(super) fail_folder_sync: AtomicBool,
+    pub(super) fail_folder_sync: std::sync::atomic::AtomicBool,
 }
 
 /// A file that has no final name yet. Dropped before [`Local::publish`], it disappears.
@@ -54,9 +52,9 @@ impl Local {
         Self {
             root,
             settled: Mutex::default(),
-            poisoned: AtomicBool::new(false),
+            poisoned: OnceLock::new(),
             #[cfg(test)]
-            fail_folder_sync: AtomicBool::new(false),
+            fail_folder_sync: std::sync::atomic::AtomicBool::new(false),
         }
     }
 
@@ -179,8 +177,7 @@ impl Local {
         };
         // Whatever the answer was: the caller decides by what it reads there, and that must last.
         if let Err(error) = self.sync(&folder) {
-            self.poisoned.store(true, Ordering::SeqCst);
-            return Put::Unknown(self.failed("sync the folder of", name, error));
+            return Put::Unknown(self.poison("sync the folder of", name, error));
         }
         match linked {
             Ok(()) => Put::Landed,
@@ -193,15 +190,14 @@ impl Local {
     pub(super) fn settle_names(&self, name: &str) -> Result<()> {
         match Folder::open(&self.path_of(name)).and_then(|folder| self.sync(&folder)) {
             Err(error) if !is_absent(&error) && !is_forbidden(&error) => {
-                self.poisoned.store(true, Ordering::SeqCst);
-                Err(self.failed("sync", name, error))
+                Err(self.poison("sync", name, error))
             }
             _ => Ok(()),
         }
     }
 
     pub(super) fn is_poisoned(&self) -> bool {
-        self.poisoned.load(Ordering::SeqCst)
+        self.poisoned.get().is_some()
     }
 
     /// Creates `folder` with all that lead to it and syncs their names, once.
@@ -230,7 +226,7 @@ impl Local {
 
     fn sync(&self, folder: &Folder) -> io::Result<()> {
         #[cfg(test)]
-        if self.fail_folder_sync.load(Ordering::SeqCst) {
+        if self.fail_folder_sync.load(std::sync::atomic::Ordering::SeqCst) {
             return Err(io::Error::other("planted failure of fsync"));
         }
         folder.sync()
@@ -285,12 +281,21 @@ impl Local {
 
     fn check(&self, name: &str) -> Result<()> {
         check_name(name)?;
-        if self.is_poisoned() {
-            let reason = "the disk failed to keep an earlier write, so nothing read now can be trusted to last; \
-                          check the disk, then run again";
+        if let Some(cause) = self.poisoned.get() {
+            let reason = format!(
+                "the disk failed to keep an earlier write ({cause}), so nothing read now can be trusted to last; \
+                 check the disk, then run again"
+            );
             return Err(self.failed("use", name, io::Error::other(reason)));
         }
         Ok(())
+    }
+
+    /// The error of a sync that failed, after which every call on this store does.
+    fn poison(&self, action: &'static str, name: &str, error: io::Error) -> Error {
+        let error = self.failed(action, name, error);
+        let _ = self.poisoned.set(error.to_string());
+        error
     }
 
     fn failed(&self, action: &'static str, name: &str, error: io::Error) -> Error {

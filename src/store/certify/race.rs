@@ -37,14 +37,16 @@ pub(super) async fn run(
     }
     let puts = clients.iter().enumerate().map(|(racer, client)| client.put_once(name, entry(racer, large)));
     let told = join_all(puts).await.into_iter().map(|put| match put {
-        Put::Landed => Told::Landed,
-        Put::Taken => Told::Taken,
-        Put::Failed(_) | Put::Unknown(_) => Told::Unclear,
+        Put::Landed => Ok(Told::Landed),
+        Put::Taken => Ok(Told::Taken),
+        Put::Unknown(_) => Ok(Told::Unclear),
+        // A disk that is full, say, breaks no promise.
+        Put::Failed(error) => Err(error),
     });
-    let told = told.collect();
+    let told: Result<Vec<Told>> = told.collect();
     let read: Result<Vec<_>> =
         join_all(clients.iter().map(|client| client.get(name))).await.into_iter().collect();
-    Ok((told, read?))
+    Ok((told?, read?))
 }
 
 /// What a racer writes. Large ones take longer, so that a store that looks first and writes later is caught.
