@@ -19,7 +19,7 @@ const BUDGET_MIB: u64 = 64;
 const CONSTANT_MIB: u64 = 96;
 
 /// What one line of the largest size takes besides while it is looked at: some twenty times its length.
-const LINE_MIB: u64 = 320;
+const LINE_MIB: u64 = 448;
 
 /// What 9000 columns take besides while their rows are encoded: some 48 KiB each.
 const WIDE_MIB: u64 = 9000 * 48 / 1024;
