@@ -213,10 +213,20 @@ impl Local {
             if known(child) {
                 break;
             }
-            match Folder::open(parent).and_then(|parent| self.sync(&parent)) {
+            let opened = Folder::open(parent);
+            let is_open = opened.is_ok();
+            match opened.and_then(|parent| self.sync(&parent)) {
                 // Folders above the table may forbid opening them; they are not ours to repair.
                 Err(error) if is_forbidden(&error) && !parent.starts_with(&self.root) => {}
-                other => other?,
+                Err(error) => {
+                    // A system tells of a failed sync once: a later one may succeed, and the names be lost all the same.
+                    if is_open {
+                        let cause = Error::store("sync", parent.display().to_string(), error.to_string());
+                        let _ = self.poisoned.set(cause.to_string());
+                    }
+                    return Err(error);
+                }
+                Ok(()) => {}
             }
         }
         let own = folder.ancestors().take_while(|path| path.starts_with(&self.root)).map(Path::to_path_buf);
