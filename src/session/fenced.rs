@@ -37,8 +37,13 @@ impl Watch {
         }
         match self.fenced().await {
             Ok(Some(fenced)) => fenced,
-            // Whatever else keeps us from finding out, the first error is the one to tell.
-            Ok(None) | Err(_) => error,
+            Ok(None) => error,
+            // Damage is only claimed where a fence was ruled out.
+            Err(unread) if !matches!(error, Error::Store { .. }) => {
+                tracing::warn!("{error}; whether this session was fenced off meanwhile could not be found out");
+                unread
+            }
+            Err(_) => error,
         }
     }
 

@@ -71,6 +71,25 @@ async fn a_listing_that_does_not_show_the_newest_objects_costs_nothing() {
 }
 
 #[tokio::test]
+async fn what_a_fence_may_have_taken_is_not_called_damage_while_that_cannot_be_found_out() {
+    let world = World::new().await;
+    let place = &world.place;
+    commit(place, 0..10).await;
+    let mut slow = place.writer().await;
+    slow.feed(&rows(100..200, 2)).await;
+    slow.session.seal().await.unwrap();
+    commit(place, 150..300).await;
+    // It learns of this commit, and not of the fence behind it.
+    let fence = format!("ledger/{:020}", place.ledger().await.version() + 1);
+    assert!(!vacuumed(place, 0).await.names.is_empty());
+    world.faults.always(Call::Get, &fence, Fault::NotDone);
+    let error = slow.try_commit().await.unwrap_err();
+    assert!(matches!(error, Error::Store { action: "read", .. }), "{error}");
+    world.faults.heal();
+    is_clean(place).await;
+}
+
+#[tokio::test]
 async fn a_vacuum_that_dies_between_two_deletes_is_finished_by_the_next() {
     let objects = {
         let world = World::new().await;
