@@ -10,7 +10,7 @@ mod widen;
 mod width;
 
 pub use adapt::adapt;
-pub use normalise::{check_names, is_json, normalise, viewed};
+pub use normalise::{check_names, is_json, normalise, stored, viewed};
 pub use widen::widen;
 pub use width::{batch_rows, check_width, null_bytes};
 

@@ -1,6 +1,6 @@
 //! The logical schema: what the values are, without how a file or a batch happens to lay them out.
 
-use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, TimeUnit};
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -11,6 +11,16 @@ const JSON: &str = "arrow.json";
 /// at any depth. Names, order, nullability and metadata (field ids, zones, extension names) stay.
 pub fn normalise(schema: &Schema) -> Schema {
     mapped(schema, &plain)
+}
+
+/// The logical schema of `schema` as other readers are to see it in Parquet, which has no times in seconds: those are
+/// kept in milliseconds.
+pub fn stored(schema: &Schema) -> Schema {
+    mapped(&normalise(schema), &|data_type| match data_type {
+        DataType::Timestamp(TimeUnit::Second, zone) => DataType::Timestamp(TimeUnit::Millisecond, zone),
+        DataType::Time32(TimeUnit::Second) => DataType::Time32(TimeUnit::Millisecond),
+        other => other,
+    })
 }
 
 /// `schema` with strings and binaries as views, at any depth: the layout in which rows travel, because a value
@@ -137,6 +147,18 @@ mod tests {
         let expected = DataType::Struct(vec![item(DataType::List(item(DataType::Utf8)))].into());
         assert_eq!(of(nested), expected);
         assert_eq!(of(DataType::BinaryView), DataType::Binary);
+    }
+
+    #[test]
+    fn seconds_are_stored_as_milliseconds_at_any_depth() {
+        let stored = |data_type| {
+            stored(&Schema::new(vec![Field::new("a", data_type, true)])).field(0).data_type().clone()
+        };
+        let berlin = |unit| DataType::Timestamp(unit, Some("Europe/Berlin".into()));
+        assert_eq!(stored(berlin(TimeUnit::Second)), berlin(TimeUnit::Millisecond));
+        assert_eq!(stored(berlin(TimeUnit::Nanosecond)), berlin(TimeUnit::Nanosecond));
+        let times = |unit| DataType::List(item(DataType::Time32(unit)));
+        assert_eq!(stored(times(TimeUnit::Second)), times(TimeUnit::Millisecond));
     }
 
     #[test]

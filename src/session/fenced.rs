@@ -40,7 +40,9 @@ impl Watch {
             Ok(None) => error,
             // Damage is only claimed where a fence was ruled out.
             Err(unread) if !matches!(error, Error::Store { .. }) => {
-                tracing::warn!("{error}; whether this session was fenced off meanwhile could not be found out");
+                tracing::warn!(
+                    "{error}; whether this session was fenced off meanwhile could not be found out"
+                );
                 unread
             }
             Err(_) => error,

@@ -2,7 +2,7 @@
 
 use super::CompressionChoice;
 use crate::error::{Error, Result};
-use crate::schema::{is_json, normalise, viewed};
+use crate::schema::{is_json, normalise, stored, viewed};
 use crate::source::parquet::ParquetFile;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use parquet::arrow::{ARROW_SCHEMA_META_KEY, ArrowSchemaConverter, encode_arrow_schema};
@@ -42,7 +42,7 @@ impl FileLayout {
         choice: CompressionChoice,
         source: Option<Compression>,
     ) -> Result<Self> {
-        let schema = normalise(contract);
+        let schema = stored(contract);
         let parquet = natural_parquet(&schema)?;
         let mut metadata: Vec<_> = schema.metadata().iter().collect();
         metadata.sort();

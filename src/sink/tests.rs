@@ -3,7 +3,7 @@
 use super::*;
 use crate::error::{Error, Result};
 use crate::schema::arbitrary::{Dice, any_schema, random_batch};
-use crate::schema::{adapt, normalise, widen};
+use crate::schema::{adapt, normalise, stored, widen};
 use crate::source::parquet::{ParquetFile, RowGroup};
 use arrow::array::{ArrayRef, BooleanArray, Int32Array, RecordBatch, StringArray, TimestampSecondArray};
 use arrow::buffer::BooleanBuffer;
@@ -417,7 +417,7 @@ fn encoded_files_state_the_contract_and_have_a_page_index() {
     let summary = writer.close().unwrap();
     assert_eq!(summary.ranges[0].min.as_deref(), Some("1970-01-01T00:00:05Z"));
     let file = ParquetFile::open(writer.take_bytes().unwrap(), "memory").unwrap();
-    assert_eq!(file.schema().as_ref(), &normalise(&contract));
+    assert_eq!(file.schema().as_ref(), &stored(&contract));
     assert_eq!(file.codec(), Some(Compression::SNAPPY));
     let column = file.metadata().row_group(0).column(0).clone();
     assert!(column.offset_index_offset().is_some() && column.column_index_offset().is_some());

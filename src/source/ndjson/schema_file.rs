@@ -14,11 +14,12 @@
 //! `decimal(precision,scale)` with up to 76 digits, `text`, `binary`, `date`, `time` or `time(unit)`,
 //! `timestamp(unit)` (wall clock) or `timestamp(unit,zone)` (instant), `json` (any value, kept as text),
 //! `{"list": type}`, `{"struct": [field, …]}`, `{"map": type}` (text to type). Units are `s`, `ms`, `us`,
-//! `ns`; plain `time` is `time(us)`. `nullable` is true where it is not given; a list's elements or map's
+//! `ns`; plain `time` is `time(us)`; `s` is kept as `ms`, since Parquet has no coarser unit. `nullable` is true where it is not given; a list's elements or map's
 //! values get it as `{"list": {"type": type, "nullable": false}}`. Unknown words are refused, never ignored.
 
 use super::{Error, is_json, json_field};
 use crate::error::Result;
+use crate::schema::stored;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, TimeUnit};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -54,7 +55,8 @@ pub fn schema_of_file(text: &str) -> Result<Schema> {
     let read = || {
         let value: Value = serde_json::from_str(text).map_err(|e| e.to_string())?;
         let file = object(&value, "the file", &["fields"])?;
-        Ok(Schema::new(fields(file.get("fields").ok_or("the file has no \"fields\"")?, "")?))
+        let fields = fields(file.get("fields").ok_or("the file has no \"fields\"")?, "")?;
+        Ok(stored(&Schema::new(fields)))
     };
     read().map_err(|reason: String| Error::Usage(format!("schema file: {reason}")))
 }
@@ -260,6 +262,9 @@ mod tests {
             &Field::new("at", DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), true)
         );
         assert_eq!(schema_of_file(&text_of_schema(&schema)).unwrap(), schema);
+        let seconds = r#"{"fields": [{"name": "t", "type": "timestamp(s,UTC)"}, {"name": "u", "type": {"list": "time(s)"}}]}"#;
+        let millis = seconds.replace("(s", "(ms");
+        assert_eq!(schema_of_file(seconds).unwrap(), schema_of_file(&millis).unwrap());
         let empty = Schema::empty();
         assert_eq!(schema_of_file(&text_of_schema(&empty)).unwrap(), empty);
     }
