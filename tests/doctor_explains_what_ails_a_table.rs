@@ -6,6 +6,7 @@ mod common;
 use arrow_schema::{DataType, Field, Schema};
 use bytes::Bytes;
 use common::fault::{Call, Fault, FaultStore};
+use common::seal::resealed;
 use dedupe::Error;
 use dedupe::ledger::entry::{Ingest, QuarantineFile, SourceUse};
 use dedupe::ledger::log::{Proposal, Proposer};
@@ -113,7 +114,7 @@ async fn a_damaged_entry_is_named_for_what_it_is_and_nobody_overwrites_it() {
     for newest in [false, true] {
         let version = if newest { 5 } else { 3 };
         let object = name::manifest(version);
-        for case in ["torn", "empty", "700 zero bytes", "are no entry", "no entry of a ledger"] {
+        for case in ["torn", "empty", "700 zero bytes", "are no entry", "no whole entry of a ledger"] {
             let table = Table::of(6).await;
             let whole = table.manifest(version).await;
             let right = Entry::hash(&whole);
@@ -149,7 +150,12 @@ async fn a_damaged_entry_is_named_for_what_it_is_and_nobody_overwrites_it() {
 async fn an_entry_that_was_changed_afterwards_breaks_the_chain() {
     let table = Table::of(6).await;
     let text = String::from_utf8(table.manifest(3).await.to_vec()).unwrap();
-    table.replace(&name::manifest(3), text.replace("host:1", "host:2")).await;
+    let changed = text.replace("host:1", "host:2");
+    table.replace(&name::manifest(3), changed.clone()).await;
+    let (what, _) = table.ailment().await;
+    assert!(what.contains(&name::manifest(3)) && what.contains("it was changed"), "{what}");
+    // Sealed anew, it is an entry again, and breaks the chain.
+    table.replace(&name::manifest(3), resealed(&changed)).await;
     let diagnosis = table.examine().await;
     let told = format!("{:#?}", diagnosis.problems);
     assert!(told.contains("version 4 is void") && told.contains("Restore both"), "{told}");
@@ -168,7 +174,7 @@ async fn a_lost_entry_is_a_gap() {
 async fn an_entry_of_a_newer_program_is_not_called_damaged() {
     let table = Table::of(4).await;
     let text = String::from_utf8(table.manifest(3).await.to_vec()).unwrap();
-    table.replace(&name::manifest(3), text.replace("\"format\": 1", "\"format\": 2")).await;
+    table.replace(&name::manifest(3), resealed(&text.replace("\"format\": 1", "\"format\": 2"))).await;
     let (what, advice) = table.ailment().await;
     assert!(what.contains("format 2") && advice.contains("newer version of dedupe"), "{what}: {advice}");
 }

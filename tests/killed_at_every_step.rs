@@ -1,7 +1,8 @@
 //! `kill -9` before and after every system call that changes a table, in the real binary: afterwards the table verifies
 //! and holds the rows of before or those of after, and a run that is let finish leaves exactly what a plain set would.
 //!
-//! `DEDUPE_KILLS=10000` goes on, with several kills one after another, until so many processes were killed.
+//! `DEDUPE_KILLS=10000` goes on, with several kills one after another, until so many processes were killed;
+//! `DEDUPE_KILLS_SEED=2` draws others.
 
 #![cfg(unix)]
 
@@ -121,7 +122,7 @@ fn jobs(scenes: &[Scene<'_>], kills: usize) -> Vec<Job> {
         let stride = if spills { (2 * set.calls).div_ceil(OF_SPILLS) | 1 } else { 1 };
         jobs.extend(all.step_by(stride).map(|kill| Job { scene, kills: vec![kill] }));
     }
-    let (mut dice, mut planned) = (Dice::new(1), jobs.len());
+    let (mut dice, mut planned) = (Dice::new(number("DEDUPE_KILLS_SEED").unwrap_or(1)), jobs.len());
     // Some are not met: a process that follows another one has less to do.
     while planned < kills + kills / 6 {
         let scene = dice.throw(scenes.len());
@@ -134,10 +135,15 @@ fn jobs(scenes: &[Scene<'_>], kills: usize) -> Vec<Job> {
     jobs
 }
 
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")))
+}
+
 #[test]
 fn before_and_after_every_call() {
     let Some(disk) = FaultyDisk::compile() else { return };
-    let kills = std::env::var("DEDUPE_KILLS").map_or(0, |n| n.parse().expect("DEDUPE_KILLS is a number"));
+    let kills = number("DEDUPE_KILLS").unwrap_or(0) as usize;
     let (long, tiny) = (Story::long(), Story::tiny_commits());
     let folder = tempfile::tempdir().unwrap();
     let scenes = scenes(&disk, &[(&long, &[0, 1, 2, 3, 4]), (&tiny, &[31, 32])], folder.path());

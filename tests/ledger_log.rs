@@ -6,6 +6,7 @@ mod common;
 use arrow_schema::{DataType, Field, Schema};
 use bytes::Bytes;
 use common::fault::{Call, Fault, FaultStore, Rates};
+use common::seal::resealed;
 use dedupe::Error;
 use dedupe::ledger::entry::{Ingest, SourceUse};
 use dedupe::ledger::log::{Patience, Proposal, Proposer};
@@ -324,6 +325,40 @@ async fn damaged_bytes_in_the_ledger_stop_everybody() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_damaged_on_its_way_is_read_again() {
+    let (faulty, store) = healthy();
+    let mut ledger = created(&store).await;
+    let entry = commit(&ledger, 1, 7);
+    assert!(matches!(ledger.propose(&entry).await.unwrap(), Proposal::Committed));
+    let newest = name::manifest(1);
+    for object in [name::TABLE.to_owned(), name::manifest(0), newest.clone()] {
+        for at in [0, 12, 40, 100, 150] {
+            for other in [at + 1, at + 2, at + 3] {
+                faulty.next(Call::Get, &object, Fault::WrongBit(other));
+            }
+            agrees(&ledger).await;
+        }
+        // The same damage twice is the object's own; so is damage that does not end.
+        let before = faulty.count(Call::Get, &object);
+        faulty.times(2, Call::Get, &object, Fault::WrongBit(40));
+        let error = Ledger::open(store.clone()).await.unwrap_err();
+        assert!(matches!(&error, Error::Corrupt { object: told, .. } if *told == object), "{error}");
+        assert_eq!(faulty.count(Call::Get, &object), before + 2);
+        for at in 40..44 {
+            faulty.next(Call::Get, &object, Fault::WrongBit(at));
+        }
+        assert!(matches!(Ledger::open(store.clone()).await, Err(Error::Corrupt { .. })));
+        agrees(&ledger).await;
+    }
+    // What a commit reads back is asked for again as well.
+    faulty.next(Call::Put, &name::manifest(2), Fault::OwnExists);
+    faulty.next(Call::Get, &name::manifest(2), Fault::WrongBit(50));
+    let entry = commit(&ledger, 1, 8);
+    assert!(matches!(ledger.propose(&entry).await.unwrap(), Proposal::Committed));
+    agrees(&ledger).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn entries_of_a_newer_program_are_refused_not_skipped() {
     for (from, to) in [("\"kind\": \"fence\"", "\"kind\": \"rewind\""), ("\"format\": 1", "\"format\": 2")] {
         let (_, store) = healthy();
@@ -331,7 +366,7 @@ async fn entries_of_a_newer_program_are_refused_not_skipped() {
         let fence = ledger.entry(&proposer(1), Body::Fence { floor: 0, oldest: 0 }).unwrap();
         let text = String::from_utf8(fence.encode().unwrap()).unwrap();
         assert!(text.contains(from));
-        let newer = Bytes::from(text.replace(from, to));
+        let newer = Bytes::from(resealed(&text.replace(from, to)));
         assert!(matches!(store.put_once(&name::manifest(1), newer).await, Put::Landed));
         let entry = commit(&ledger, 1, 7);
         assert!(matches!(ledger.propose(&entry).await, Err(Error::Refused(_))));

@@ -1,7 +1,8 @@
 //! Every interleaving of a small world that commits through the shipped `State`: no sequence of lost answers, late
 //! landings, crashes, compactions and vacuums breaks a promise, and every bug that is planted is found.
 //!
-//! `DEDUPE_MODEL=long cargo test --release --test protocol_model -- --nocapture` explores larger worlds.
+//! `DEDUPE_MODEL=long cargo test --release --test protocol_model -- --nocapture` explores larger worlds, all nine or
+//! that one of them which `DEDUPE_MODEL_WORLD` says.
 
 mod model;
 
@@ -143,27 +144,40 @@ fn disjoint_writers_keep_every_promise() {
     holds("disjoint", disjoint());
 }
 
+/// What is explored where there is time.
+fn larger_worlds() -> Vec<(String, World)> {
+    let mut worlds = Vec::new();
+    for (shape, world) in shapes() {
+        let faults = World { budget: Budget { faults: 2, ..world.budget }, ..world.clone() };
+        worlds.push((format!("{shape}, two faults"), faults));
+        let compactors =
+            World { compactors: 2, budget: Budget { compactions: 2, ..world.budget }, ..world.clone() };
+        worlds.push((format!("{shape}, two compactors"), compactors));
+        let crashes = World { all_crash: true, runs_only: true, ..world.clone() };
+        worlds.push((format!("{shape}, everybody crashes, runs alone are compacted too"), crashes));
+        let vacuums =
+            World { budget: Budget { vacuums: 2, compactions: 1, ..world.budget }, all_crash: true, ..world };
+        worlds.push((format!("{shape}, two vacuums that crash"), vacuums));
+    }
+    let mut three = overlapping();
+    three.writers.push(Writer { tokens: 0b1000, identity: Identity::Source, inline: false });
+    three.budget = Budget { compactions: 0, vacuums: 1, crashes: 1, faults: 1 };
+    worlds.push(("three writers".to_owned(), three));
+    worlds
+}
+
 #[test]
 fn larger_worlds_keep_every_promise() {
     if !long() {
         return;
     }
-    for (shape, world) in shapes() {
-        let faults = World { budget: Budget { faults: 2, ..world.budget }, ..world.clone() };
-        holds(&format!("{shape}, two faults"), faults);
-        let compactors =
-            World { compactors: 2, budget: Budget { compactions: 2, ..world.budget }, ..world.clone() };
-        holds(&format!("{shape}, two compactors"), compactors);
-        let crashes = World { all_crash: true, runs_only: true, ..world.clone() };
-        holds(&format!("{shape}, everybody crashes, runs alone are compacted too"), crashes);
-        let vacuums =
-            World { budget: Budget { vacuums: 2, compactions: 1, ..world.budget }, all_crash: true, ..world };
-        holds(&format!("{shape}, two vacuums that crash"), vacuums);
+    let only: Option<usize> =
+        std::env::var("DEDUPE_MODEL_WORLD").ok().map(|n| n.parse().expect("DEDUPE_MODEL_WORLD is a number"));
+    for (number, (name, world)) in (1..).zip(larger_worlds()) {
+        if only.is_none_or(|only| only == number) {
+            holds(&name, world);
+        }
     }
-    let mut three = overlapping();
-    three.writers.push(Writer { tokens: 0b1000, identity: Identity::Source, inline: false });
-    three.budget = Budget { compactions: 0, vacuums: 1, crashes: 1, faults: 1 };
-    holds("three writers", three);
 }
 
 // Bugs of a writer that nothing but the writer's own care prevents: each must be found.

@@ -11,9 +11,12 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use base64::Engine;
+use parquet::arrow::ArrowWriter;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use scene::{Scene, lines};
 use serde_json::Value;
@@ -196,6 +199,38 @@ fn rows_of_parquet_without_a_key_are_quarantined_as_records() {
     let rows: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(rows.iter().map(|row| row["row"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 2, 3, 5]);
     assert_eq!(rows[0]["record"]["tenant"], "a");
+}
+
+#[test]
+fn rows_without_a_key_keep_their_places_in_a_row_group_that_is_judged_in_pieces() {
+    // A piece has some 65,000 rows with so little memory.
+    let scene = Scene::new();
+    let ids: Int64Array = (0..150_000).map(|row| (row % 40_000 != 7).then_some(row)).collect();
+    let numbers: Int64Array = (0..150_000).map(Some).collect();
+    let columns: [(&str, ArrayRef); 2] = [("id", Arc::new(ids)), ("n", Arc::new(numbers))];
+    let batch = RecordBatch::try_from_iter_with_nullable(columns.map(|(name, array)| (name, array, true)));
+    let batch = batch.unwrap();
+    for name in ["one.parquet", "two.parquet"] {
+        let file = File::create(scene.path(name)).unwrap();
+        let mut writer = ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+    }
+    let args = ["--into", "t", "--key", "id", "--memory", "64MiB", "--threads", "2"];
+    let refused = scene.run(&[&["ingest", "two.parquet", "--null-key", "fail"][..], &args].concat());
+    assert!(refused.code == 1 && refused.err.contains("row 7 has no key"), "{refused:?}");
+    let report = scene.answer(&[&["ingest", "one.parquet", "two.parquet"][..], &args].concat());
+    assert_eq!(counts(&report), [300_000, 149_996, 149_996, 0, 8]);
+    let mut places = Vec::new();
+    for file in report["quarantine"].as_array().unwrap() {
+        let text = std::fs::read_to_string(file.as_str().unwrap()).unwrap();
+        for line in text.lines() {
+            let line: Value = serde_json::from_str(line).unwrap();
+            assert_eq!(line["record"]["n"], line["row"]);
+            places.push(line["row"].as_u64().unwrap());
+        }
+    }
+    assert_eq!(places, [7, 40_007, 80_007, 120_007].repeat(2));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use crate::ledger::entry::{
     Batch, Body, Compact, Create, DataFile, Entry, Ingest, InlineTokens, QuarantineFile, RunRef,
     SchemaChange, SourceUse,
 };
+use crate::ledger::seal::seal;
 use crate::ledger::state::{Applied, State};
 use crate::policy::{NullKey, Policy};
 use crate::token::{Token, TokenSum};
@@ -14,12 +15,15 @@ use arrow_schema::{DataType, Field, Schema};
 use std::io::Read;
 use xxhash_rust::xxh3::xxh3_128;
 
-/// Manifests one after the other, as JSON between zero bytes or built from choices, are read and folded.
+/// Manifests one after the other, as JSON between zero bytes (with a seal that fits, unless so chosen) or built from
+/// choices, are read and folded.
 pub fn manifest(bytes: &[u8]) {
     let Some((flags, rest)) = bytes.split_first() else { return };
     let mut state = State::default();
     if flags & 1 == 0 {
         for text in rest.split(|byte| *byte == 0).take(64) {
+            let sealed = seal(text).filter(|_| flags & 4 == 0);
+            let text = sealed.as_deref().unwrap_or(text);
             let Ok(mut entry) = Entry::decode("manifest", text) else { continue };
             let again = entry.encode().unwrap();
             assert_eq!(Entry::decode("manifest", &again).unwrap(), entry, "an entry reads back as itself");

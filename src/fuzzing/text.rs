@@ -3,6 +3,7 @@
 use super::Choices;
 use crate::cli::fuzzing as cli;
 use crate::ledger::name::StagedName;
+use crate::ledger::seal::seal;
 use crate::ledger::{TableIdentity, name};
 use crate::sink::{CompressionChoice, Partition};
 use crate::source::discover::fuzz_pattern;
@@ -157,7 +158,8 @@ pub fn text(bytes: &[u8]) {
             let at = usize::from(rest.first().copied().unwrap_or(0)) % sound.len();
             let damaged = format!("{}{text}{}", &sound[..at], &sound[at..]);
             for bytes in [damaged.as_bytes(), text.as_bytes()] {
-                match TableIdentity::decode("table.json", bytes) {
+                let sealed = seal(bytes);
+                match TableIdentity::decode("table.json", sealed.as_deref().unwrap_or(bytes)) {
                     Ok(identity) => assert!(!format!("{identity:?}").contains(key)),
                     Err(error) => assert!(!error.to_string().contains(&key[..8]) || text.contains(&key[..8])),
                 }

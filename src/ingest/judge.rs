@@ -25,7 +25,9 @@ pub(super) struct Judge<'a> {
     recipe: Recipe,
     /// The verdicts on the pieces of the row group under way.
     pieces: Vec<Verdicts>,
-    /// Rows of the Parquet source under way that were seen so far.
+    /// Its rows without a key, counted from its first.
+    keyless: Vec<usize>,
+    /// Rows of the Parquet source under way before this row group.
     row: u64,
     /// Which key columns the text source under way has shown.
     presence: Presence,
@@ -42,7 +44,8 @@ impl<'a> Judge<'a> {
     ) -> Self {
         let inferred = run.options.sample_rows.is_some();
         let presence = Presence::default();
-        Self { run, session, planned, recipe, pieces: Vec::new(), row: 0, presence, inferred }
+        let (pieces, keyless) = (Vec::new(), Vec::new());
+        Self { run, session, planned, recipe, pieces, keyless, row: 0, presence, inferred }
     }
 
     pub(super) async fn take(&mut self, number: usize, source: u32, chunk: Prepared) -> Result<()> {
@@ -51,10 +54,15 @@ impl<'a> Judge<'a> {
                 let verdicts = self.session.judge(source, &tokens).await?;
                 let counts = (verdicts.keep.len() as u64, verdicts.keep.len() as u64 - verdicts.accepted);
                 let before = self.rows_before();
-                reject::keyless_rows(&mut self.session, &group, before, self.row, &verdicts).await?;
-                self.row += verdicts.keep.len() as u64;
+                self.keyless.extend(verdicts.no_key.iter().map(|row| before + *row as usize));
                 self.pieces.push(verdicts);
+                // Once for the whole group, which is decoded for it; a run that ends at such a row ends at the first.
+                if last || self.session.fails_without_key() {
+                    let keyless = std::mem::take(&mut self.keyless);
+                    reject::keyless_rows(&mut self.session, &group, self.row, keyless).await?;
+                }
                 if last {
+                    self.row += group.num_rows() as u64;
                     self.run.progress.advance(group.compressed_bytes());
                     self.write_row_group(source, group).await?;
                 }

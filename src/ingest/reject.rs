@@ -72,35 +72,32 @@ pub(super) async fn keyless_lines(
     Ok(())
 }
 
-/// Sets the rows of a row group aside that have no key. `before` rows of the group were judged before this piece,
-/// `row` rows of the file.
+/// Sets the rows of a row group aside that have no key: `keyless`, counted from the group's first, which is row `first`
+/// of the file. The group is decoded for it.
 pub(super) async fn keyless_rows(
     session: &mut Session,
     group: &RowGroup<Input>,
-    before: usize,
-    row: u64,
-    verdicts: &Verdicts,
+    first: u64,
+    keyless: Vec<usize>,
 ) -> Result<()> {
-    if verdicts.no_key.is_empty() {
-        return Ok(());
-    }
+    let Some(row) = keyless.first() else { return Ok(()) };
     let url = group.file().url().to_owned();
-    if let (Some(first), true) = (verdicts.no_key.first(), session.fails_without_key()) {
-        return Err(without_key(&url, &format!("row {}", row + u64::from(*first))));
+    if session.fails_without_key() {
+        return Err(without_key(&url, &format!("row {}", first + *row as u64)));
     }
     let mut mask = BooleanBufferBuilder::new(group.num_rows());
     mask.append_n(group.num_rows(), false);
-    verdicts.no_key.iter().for_each(|row| mask.set_bit(before + *row as usize, true));
+    keyless.iter().for_each(|row| mask.set_bit(*row, true));
     let (mask, whole) = (mask.finish(), group.clone());
     let mut batches = compute(move || whole.rows(Some(&mask), 1024)).await?;
-    let mut places = verdicts.no_key.iter();
+    let mut places = keyless.into_iter();
     loop {
         let (batch, rest) = compute(move || Ok((batches.next().transpose()?, batches))).await?;
         batches = rest;
         let Some(batch) = batch else { return Ok(()) };
         for at in 0..batch.num_rows() {
             let record = record(&batch.slice(at, 1));
-            let place = row + u64::from(places.next().copied().unwrap_or_default());
+            let place = first + places.next().unwrap_or_default() as u64;
             session.set_aside(&QuarantinedRow::of_record(&url, place, NO_KEY.into(), record)).await?;
         }
     }

@@ -92,4 +92,58 @@ mod tests {
         let other = name.replace("00032-", "00031-");
         assert!(decode(&other, &bytes).is_err());
     }
+
+    /// The name and bytes of a checkpoint of `version` whose JSON is `json`.
+    fn packed(version: u64, json: &[u8]) -> (String, Vec<u8>) {
+        let name = format!("{}/{version:020}-{:032x}.json.zst", name::CHECKPOINTS, xxh3_128(json));
+        (name, zstd::bulk::compress(json, 3).unwrap())
+    }
+
+    fn json(format: u32, entries: u64) -> Vec<u8> {
+        let state = &State { entries, ..State::default() };
+        serde_json::to_vec(&Checkpoint { format, state }).unwrap()
+    }
+
+    #[test]
+    fn a_name_must_be_as_it_is_given() {
+        let (name, _) = packed(32, b"{}");
+        assert_eq!(version_of(&name), Some(32));
+        let folder = format!("{}/", name::CHECKPOINTS);
+        for flawed in [
+            name.replace(&folder, "_dedupe/tokens/"),
+            name.replace(&folder, &format!("{folder}0")),
+            name.replace(".json.zst", "0.json.zst"),
+            name.replace(".zst", ""),
+            name.replace('-', "_"),
+        ] {
+            assert_eq!(version_of(&flawed), None, "{flawed}");
+            assert!(decode(&flawed, b"").is_err());
+        }
+    }
+
+    #[test]
+    fn another_format_another_version_or_an_absurd_one_is_refused() {
+        let sound = |version, json: &[u8]| {
+            let (name, bytes) = packed(version, json);
+            decode(&name, &bytes).is_ok()
+        };
+        assert!(sound(32, &json(FORMAT, 33)));
+        assert!(!sound(32, &json(FORMAT + 1, 33)) && !sound(32, &json(FORMAT - 1, 33)));
+        assert!(!sound(32, &json(FORMAT, 32)) && !sound(32, &json(FORMAT, 34)));
+        assert!(sound(MAX_ENTRIES - 1, &json(FORMAT, MAX_ENTRIES)));
+        assert!(!sound(MAX_ENTRIES, &json(FORMAT, MAX_ENTRIES + 1)));
+    }
+
+    #[test]
+    fn what_unpacks_to_much_more_than_a_state_is_refused() {
+        let padded = |bytes: usize| {
+            let mut json = json(FORMAT, 33);
+            json.resize(bytes, b' ');
+            let (name, packed) = packed(32, &json);
+            assert!(packed.len() < 20_000, "{}", packed.len());
+            decode(&name, &packed).is_ok()
+        };
+        assert!(padded(15 << 20) && padded(16 << 20));
+        assert!(!padded(20 << 20));
+    }
 }

@@ -8,6 +8,7 @@ use arrow_schema::Schema;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::seal;
 use crate::error::{Error, Result};
 use crate::policy::{NullKey, Policy};
 use crate::token::{Token, TokenSum, hex128};
@@ -261,21 +262,21 @@ impl InlineTokens {
 impl Entry {
     /// The bytes of this entry, as they are stored. Stable: the same entry always gives the same bytes.
     pub fn encode(&self) -> Result<Vec<u8>> {
-        let mut bytes = serde_json::to_vec_pretty(self).map_err(|e| {
-            Error::Internal(format!("version {} cannot be written as JSON: {e}", self.version))
-        })?;
-        bytes.push(b'\n');
-        Ok(bytes)
+        let unfit =
+            |why: String| Error::Internal(format!("version {} cannot be written: {why}", self.version));
+        let json = serde_json::to_vec_pretty(self).map_err(|e| unfit(e.to_string()))?;
+        seal::seal(&json).ok_or_else(|| unfit("it is no object".into()))
     }
 
-    /// Reads an entry. `object` names it in errors. Bytes that are no entry, or of a newer format, stop the reader:
-    /// to guess what they mean would be to break the table's promises.
+    /// Reads an entry. `object` names it in errors. Bytes that are not as they were sealed, are no entry, or of a newer
+    /// format stop the reader: to guess what they mean would be to break the table's promises.
     pub fn decode(object: &str, bytes: &[u8]) -> Result<Self> {
         #[derive(Deserialize)]
         struct Header {
             format: u32,
             kind: String,
         }
+        seal::check(object, bytes)?;
         let header: Header = serde_json::from_slice(bytes).map_err(|e| Error::corrupt(object, e))?;
         if header.format > FORMAT {
             return Err(Error::Refused(format!(
@@ -486,32 +487,129 @@ mod tests {
         }
     }
 
+    /// The text of the entry, without its seal.
+    fn unsealed() -> String {
+        serde_json::to_string_pretty(&entry()).unwrap()
+    }
+
+    fn decode_sealed(text: &str) -> Result<Entry> {
+        Entry::decode("x", &seal::seal(text.as_bytes()).unwrap())
+    }
+
     #[test]
     fn a_newer_format_or_an_unknown_kind_is_refused_not_ignored() {
-        let text = String::from_utf8(entry().encode().unwrap()).unwrap();
-        let newer = text.replace("\"format\": 1", "\"format\": 2");
-        assert!(matches!(Entry::decode("x", newer.as_bytes()), Err(Error::Refused(_))));
-        let unknown = text.replace("\"kind\": \"ingest\"", "\"kind\": \"rewind\"");
-        assert!(matches!(Entry::decode("x", unknown.as_bytes()), Err(Error::Refused(_))));
+        assert_eq!(decode_sealed(&unsealed()).unwrap(), entry());
+        let newer = unsealed().replace("\"format\": 1", "\"format\": 2");
+        assert!(matches!(decode_sealed(&newer), Err(Error::Refused(why)) if why.contains("x has format 2")));
+        let unknown = unsealed().replace("\"kind\": \"ingest\"", "\"kind\": \"rewind\"");
+        assert!(matches!(decode_sealed(&unknown), Err(Error::Refused(why)) if why.contains("rewind")));
     }
 
     #[test]
     fn damaged_bytes_are_corrupt() {
         let bytes = entry().encode().unwrap();
-        for cut in [0, 1, bytes.len() / 2, bytes.len() - 3] {
-            assert!(matches!(Entry::decode("x", &bytes[..cut]), Err(Error::Corrupt { .. })), "cut at {cut}");
+        for at in 0..bytes.len() {
+            assert!(matches!(Entry::decode("x", &bytes[..at]), Err(Error::Corrupt { .. })), "cut at {at}");
+            // The lowest bit of a digit makes another number of it, and every text another text.
+            let mut wrong = bytes.clone();
+            wrong[at] ^= 1;
+            assert!(matches!(Entry::decode("x", &wrong), Err(Error::Corrupt { .. })), "a bit of byte {at}");
         }
     }
 
     #[test]
+    fn an_entry_without_a_seal_is_no_entry() {
+        let error = Entry::decode("x", unsealed().as_bytes()).unwrap_err();
+        assert!(matches!(&error, Error::Corrupt { object, .. } if object == "x"));
+        assert!(error.to_string().contains("does not end in the member `check`"), "{error}");
+    }
+
+    #[test]
+    fn the_kind_is_the_one_in_the_manifest() {
+        let create = Create { table: "t".into(), policy: Policy::default() };
+        let bodies = [
+            entry().body,
+            Body::Create(create),
+            Body::Compact(Compact::default()),
+            Body::Policy { policy: Policy::default() },
+            Body::Fence { floor: 1, oldest: 0 },
+        ];
+        for body in bodies {
+            let entry = Entry { body, ..entry() };
+            let bytes = entry.encode().unwrap();
+            let value: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+            assert_eq!(value["kind"], entry.kind());
+            assert_eq!(entry.ingest().is_some(), entry.kind() == "ingest");
+            assert_eq!(Entry::decode("x", &bytes).unwrap(), entry);
+        }
+    }
+
+    #[test]
+    fn what_is_absent_reads_as_what_it_stands_for() {
+        let fence = Entry { body: Body::Fence { floor: 3, oldest: 0 }, ..entry() };
+        let text = serde_json::to_string_pretty(&fence).unwrap().replace(",\n  \"oldest\": 0", "");
+        assert!(!text.contains("oldest"));
+        assert_eq!(decode_sealed(&text).unwrap(), fence);
+        let nothing = Entry { body: Body::Ingest(Box::default()), ..entry() };
+        let text = serde_json::to_string_pretty(&nothing).unwrap();
+        for member in ["batch", "null_key", "schema", "skipped", "inline", "quarantine"] {
+            assert!(!text.contains(&format!("\"{member}\"")), "{member}");
+        }
+        assert_eq!(decode_sealed(&text).unwrap(), nothing);
+        let text = serde_json::to_string_pretty(&SourceUse::default()).unwrap();
+        for member in ["size", "etag", "modified", "\"id\"", "replay_of"] {
+            assert!(!text.contains(member), "{member}");
+        }
+    }
+
+    #[test]
+    fn the_origin_of_rows_is_written_as_pairs() {
+        let file = |origin: &str| {
+            serde_json::json!({
+                "name": "n", "rows": 507, "bytes": 1, "check": "", "origin": origin,
+                "tokens": {"count": 507, "sum": "0".repeat(32)},
+            })
+        };
+        let read: DataFile = serde_json::from_value(file("0:500 1:7")).unwrap();
+        assert_eq!(read.origin, [(0, 500), (1, 7)]);
+        assert_eq!(serde_json::to_value(&read).unwrap()["origin"], "0:500 1:7");
+        assert_eq!(serde_json::from_value::<DataFile>(file("")).unwrap().origin, []);
+        for wrong in ["0", "0:", ":1", "0:x", "0:1 2", "-1:1", "0:1:2"] {
+            assert!(serde_json::from_value::<DataFile>(file(wrong)).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn inline_tokens_are_up_to_256_whole_ones() {
+        let read = |tokens: Vec<Token>| {
+            let text = serde_json::to_string(&InlineTokens(tokens.clone())).unwrap();
+            serde_json::from_str::<InlineTokens>(&text).is_ok_and(|read| read.0 == tokens)
+        };
+        let tokens = |count: u128| (0..count).map(Token).collect::<Vec<_>>();
+        assert!(read(tokens(0)) && read(tokens(1)) && read(tokens(256)));
+        assert!(!read(tokens(257)));
+        assert!(!read(vec![Token(3), Token(3)]));
+        assert!(InlineTokens(tokens(0)).is_empty() && !InlineTokens(tokens(1)).is_empty());
+        // 17 bytes, and what is no base64.
+        for wrong in ["\"AAAAAAAAAAAAAAAAAAAAAAA=\"", "\"?\"", "7"] {
+            assert!(serde_json::from_str::<InlineTokens>(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_hash_of_bytes_is_xxh3_128() {
+        assert_eq!(Entry::hash(b""), 0x99aa_06d3_0147_98d8_6001_c324_468d_497f);
+    }
+
+    #[test]
     fn inline_tokens_must_ascend() {
-        let text = String::from_utf8(entry().encode().unwrap()).unwrap();
+        let text = unsealed();
         let mut descending = InlineTokens(vec![Token(2), Token(1)]);
         let bad = serde_json::to_string(&descending).unwrap();
         descending.0.reverse();
         let start = text.find("\"inline\": ").unwrap() + 10;
         let end = start + text[start..].find(',').unwrap();
         let text = format!("{}{bad}{}", &text[..start], &text[end..]);
-        assert!(matches!(Entry::decode("x", text.as_bytes()), Err(Error::Corrupt { .. })));
+        assert!(matches!(decode_sealed(&text), Err(Error::Corrupt { .. })));
     }
 }

@@ -7,6 +7,7 @@
 //! - **R4** nothing is deleted, whatever the doubt;
 //! - **R5** "committed" is said only when the store accepted our bytes or our bytes were read back.
 
+pub(crate) mod read;
 mod snapshot;
 
 use std::pin::pin;
@@ -24,6 +25,7 @@ use crate::error::{Error, Result};
 use crate::policy::Policy;
 use crate::store::{Put, Store};
 use crate::{clock, random};
+use read::{get_sealed, newest_checkpoint, read_entry, read_identity};
 
 #[cfg(test)]
 mod http_faults;
@@ -36,9 +38,6 @@ const DAMAGED_READS: u32 = 8;
 
 /// The largest manifest that is fetched together with others, in bytes.
 const MAX_AHEAD: u64 = 4 << 20;
-
-/// How many checkpoints are tried before the ledger is replayed from its beginning.
-const CHECKPOINTS_TRIED: usize = 16;
 
 /// `table.json` is small; anything larger is not one.
 pub(crate) const MAX_TABLE: u64 = 1 << 20;
@@ -117,14 +116,13 @@ impl Ledger {
     /// Opens the ledger of the table in `store` and replays it to its tip; `None` if there is no table, or one whose
     /// creator died before its first entry: [`Ledger::create`] completes it.
     pub async fn open(store: Store) -> Result<Option<Self>> {
-        let Some(bytes) = store.get_limited(name::TABLE, MAX_TABLE).await? else {
+        let Some(identity) = read_identity(&store).await? else {
             return Ok(None);
         };
-        let identity = TableIdentity::decode(name::TABLE, &bytes)?;
         let store = store_of(&identity, store);
         let state = newest_checkpoint(&store, &identity, u64::MAX).await?.unwrap_or_default();
         let mut ledger = Self { store, identity, state, patience: Patience::default() };
-        ledger.refresh().await?;
+        ledger.catch_up().await?;
         Ok((!ledger.state.table.is_empty()).then_some(ledger))
     }
 
@@ -151,7 +149,7 @@ impl Ledger {
         let mut tries = 0;
         let bytes = loop {
             let put = store.put_once(name::TABLE, wanted.clone()).await;
-            match (put, store.get_limited(name::TABLE, MAX_TABLE).await) {
+            match (put, get_sealed(&store, name::TABLE, MAX_TABLE).await) {
                 (_, Ok(Some(bytes))) => break bytes,
                 (_, Ok(None)) if tries < 10 => tries += 1,
                 (Put::Failed(e) | Put::Unknown(e), _) | (_, Err(e)) => return Err(e),
@@ -168,7 +166,7 @@ impl Ledger {
         store = store_of(&identity, store);
         let state = State::default();
         let mut ledger = Self { store, identity, state, patience: Patience::default() };
-        ledger.refresh().await?;
+        ledger.catch_up().await?;
         // Void entries may stand before the creation; another creator's is as good as ours.
         while ledger.state.table.is_empty() {
             let create = Create { table: ledger.identity.table.clone(), policy: policy.clone() };
@@ -215,46 +213,61 @@ impl Ledger {
     /// As [`Self::refresh`], for those who can do without the rest: `news` gets what was applied, also if it ends with
     /// an error.
     pub(crate) async fn refresh_into(&mut self, news: &mut Vec<Entry>) -> Result<()> {
-        self.advance(|_, entry, applied| match applied {
+        self.advance(u64::MAX, |_, entry, applied| match applied {
             Applied::Valid => news.push(entry),
             Applied::Void(void) => tell_of_void(&entry, &void),
         })
         .await
     }
 
-    /// Applies all entries that were added since, and shows `each` of them with the state after it.
-    async fn advance(&mut self, mut each: impl FnMut(&State, Entry, Applied)) -> Result<()> {
+    /// As [`Self::refresh`], for those who do not ask what the entries were: a whole ledger may be a lot to hold.
+    async fn catch_up(&mut self) -> Result<()> {
+        self.advance(u64::MAX, |_, entry, applied| {
+            if let Applied::Void(void) = applied {
+                tell_of_void(&entry, &void);
+            }
+        })
+        .await
+    }
+
+    /// Applies all entries that were added since, up to version `end`, that one not included, and shows `each` of them
+    /// with the state after it.
+    pub(crate) async fn advance(
+        &mut self,
+        end: u64,
+        mut each: impl FnMut(&State, Entry, Applied),
+    ) -> Result<()> {
         let known = self.state.entries;
         // Mostly there is nothing new, so the first step looks at one version only.
         let mut ahead = 1;
-        loop {
+        'all: while self.state.entries < end {
             let first = self.state.entries;
             let store = &self.store;
             // Only the first may be large: a manifest that cannot be read with others is read alone, as the first of
             // the next step, which also tells what is wrong with it if anything is.
             let most = |version| if version == first { MAX_MANIFEST } else { MAX_AHEAD };
-            let fetched: Vec<Result<Option<(Entry, u128)>>> = stream::iter(first..first + ahead as u64)
+            let versions = first..end.min(first.saturating_add(ahead));
+            let fetched: Vec<Result<Option<(Entry, u128)>>> = stream::iter(versions)
                 .map(|version| read_entry(store, version, most(version)))
-                .buffered(ahead)
+                .buffered(FETCH_AHEAD)
                 .collect()
                 .await;
-            for (at, found) in fetched.into_iter().enumerate() {
-                if at > 0 && found.is_err() {
+            for found in fetched {
+                if self.state.entries > first && found.is_err() {
                     break;
                 }
                 // The first absent version is the tip: the ledger is contiguous.
-                let Some((entry, hash)) = found? else {
-                    // What is said or done because of them must not outlive them.
-                    if self.state.entries > known {
-                        self.store.settle(name::LEDGER).await?;
-                    }
-                    return Ok(());
-                };
-                let applied = self.admit(&entry, hash)?;
+                let Some((entry, hash)) = found? else { break 'all };
+                let applied = admit(&self.identity, &mut self.state, &entry, hash)?;
                 each(&self.state, entry, applied);
             }
-            ahead = (ahead * 4).min(FETCH_AHEAD);
+            ahead = (ahead * 4).min(FETCH_AHEAD as u64);
         }
+        // What is said or done because of them must not outlive them.
+        if self.state.entries > known {
+            self.store.settle(name::LEDGER).await?;
+        }
+        Ok(())
     }
 
     /// The entry of `version`, if there is one.
@@ -409,16 +422,7 @@ impl Ledger {
     }
 
     fn admit(&mut self, entry: &Entry, hash: u128) -> Result<Applied> {
-        if self.state.table.is_empty()
-            && let Body::Create(create) = &entry.body
-            && create.table != self.identity.table
-        {
-            return Err(Error::corrupt(
-                name::manifest(entry.version),
-                format!("it belongs to table {}, {} to {}", create.table, name::TABLE, self.identity.table),
-            ));
-        }
-        Ok(self.state.apply(entry, hash))
+        admit(&self.identity, &mut self.state, entry, hash)
     }
 
     /// Checkpoints save time, nothing depends on them: trouble is told and forgotten.
@@ -440,6 +444,20 @@ impl Ledger {
     }
 }
 
+/// Applies the next entry of the table `identity`.
+fn admit(identity: &TableIdentity, state: &mut State, entry: &Entry, hash: u128) -> Result<Applied> {
+    if state.table.is_empty()
+        && let Body::Create(create) = &entry.body
+        && create.table != identity.table
+    {
+        return Err(Error::corrupt(
+            name::manifest(entry.version),
+            format!("it belongs to table {}, {} to {}", create.table, name::TABLE, identity.table),
+        ));
+    }
+    Ok(state.apply(entry, hash))
+}
+
 fn tell_of_void(entry: &Entry, void: &Void) {
     warn!(version = entry.version, "void entry, without effect: {void}");
 }
@@ -447,45 +465,4 @@ fn tell_of_void(entry: &Entry, void: &Void) {
 /// `store`, as the table writes to it.
 fn store_of(identity: &TableIdentity, store: Store) -> Store {
     if identity.single_writer { store.alone() } else { store }
-}
-
-/// The newest usable checkpoint up to `version`.
-async fn newest_checkpoint(store: &Store, identity: &TableIdentity, version: u64) -> Result<Option<State>> {
-    let mut names: Vec<String> = match store.list(name::CHECKPOINTS).await {
-        Ok(listed) => listed.into_iter().map(|object| object.name).collect(),
-        Err(e) => {
-            warn!("checkpoints cannot be listed, replaying the whole ledger: {e}");
-            return Ok(None);
-        }
-    };
-    names.retain(|name| checkpoint::version_of(name).is_some_and(|v| v <= version));
-    names.sort_unstable_by_key(|name| std::cmp::Reverse(checkpoint::version_of(name)));
-    // Where so many are of no use, the ledger is quicker read than the rest of them.
-    names.truncate(CHECKPOINTS_TRIED);
-    for object in names {
-        let read = async {
-            let bytes = store.get_limited(&object, MAX_MANIFEST).await?;
-            let bytes = bytes.ok_or_else(|| Error::corrupt(&object, "it was listed and is absent"))?;
-            let state = checkpoint::decode(&object, &bytes)?;
-            // A checkpoint of another table, or of a history that is not this one, must not be believed.
-            let at = state.version().unwrap_or_default();
-            let tip = store.get_limited(&name::manifest(at), MAX_MANIFEST).await?;
-            let same =
-                state.table == identity.table && tip.is_some_and(|bytes| Entry::hash(&bytes) == state.tip);
-            if same { Ok(state) } else { Err(Error::corrupt(&object, "it does not belong to this ledger")) }
-        };
-        match read.await {
-            Ok(state) => return Ok(Some(state)),
-            Err(e) => warn!("checkpoint passed over: {e}"),
-        }
-    }
-    Ok(None)
-}
-
-async fn read_entry(store: &Store, version: u64, most: u64) -> Result<Option<(Entry, u128)>> {
-    let object = name::manifest(version);
-    let Some(bytes) = store.get_limited(&object, most).await? else {
-        return Ok(None);
-    };
-    Ok(Some((Entry::decode(&object, &bytes)?, Entry::hash(&bytes))))
 }

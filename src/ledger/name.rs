@@ -140,10 +140,49 @@ mod tests {
     }
 
     #[test]
+    fn one_flaw_makes_a_name_foreign() {
+        let (stage, session) = ("00000000000000000042", "0123456789abcdef".repeat(2));
+        assert!(StagedName::parse(&format!("{stage}-{session}-7.run")).is_some());
+        for flawed in [
+            format!("{}-{session}-7.run", &stage[1..]),
+            format!("0{stage}-{session}-7.run"),
+            format!("+{}-{session}-7.run", &stage[1..]),
+            format!("99999999999999999999-{session}-7.run"),
+            format!("{stage}-{}-7.run", &session[1..]),
+            format!("{stage}-{}-7.run", session.to_uppercase()),
+            format!("{stage}-{}g-7.run", &session[1..]),
+            format!("{stage}-{session}-.run"),
+            format!("{stage}-{session}-+7.run"),
+            format!("{stage}-{session}-18446744073709551616.run"),
+            format!("{stage}-{session}-7-7.run"),
+            format!("{stage}-{session}.run"),
+            format!("{stage}-{session}-7."),
+            format!("{stage}-{session}-7"),
+        ] {
+            assert_eq!(StagedName::parse(&flawed), None, "{flawed}");
+        }
+    }
+
+    #[test]
+    fn a_session_never_uses_a_name_twice_and_its_stage_only_rises() {
+        let session = "0f".repeat(16);
+        let mut namer = Namer::new(&session, 3);
+        assert_eq!(namer.stage(), 3);
+        assert_eq!(namer.next(DATA, "parquet"), format!("data/00000000000000000003-{session}-0.parquet"));
+        namer.advance(7);
+        namer.advance(5);
+        assert_eq!(namer.stage(), 7);
+        assert_eq!(namer.next(TOKENS, "run"), format!("_dedupe/tokens/00000000000000000007-{session}-1.run"));
+        assert_eq!(namer.next(TOKENS, "run"), format!("_dedupe/tokens/00000000000000000007-{session}-2.run"));
+    }
+
+    #[test]
     fn a_manifest_name_reads_back() {
         assert_eq!(manifest(42), "_dedupe/ledger/00000000000000000042.json");
         assert_eq!(manifest_version(&manifest(u64::MAX)), Some(u64::MAX));
         assert_eq!(manifest_version("_dedupe/ledger/42.json"), None);
+        assert_eq!(manifest_version("_dedupe/ledger/99999999999999999999.json"), None);
+        assert_eq!(manifest_version("_dedupe/ledger/00000000000000000042.run"), None);
         assert_eq!(manifest_version("_dedupe/ledger/0000000000000000004x.json"), None);
     }
 }

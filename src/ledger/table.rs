@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::seal;
 use crate::error::{Error, Result};
 use crate::random;
 use crate::token::TokenSpec;
@@ -32,10 +33,9 @@ impl TableIdentity {
 
     /// The bytes of `table.json`. They hold the token key and belong nowhere else.
     pub fn encode(&self) -> Result<Vec<u8>> {
-        let mut bytes = serde_json::to_vec_pretty(self)
-            .map_err(|e| Error::Internal(format!("table.json cannot be written: {e}")))?;
-        bytes.push(b'\n');
-        Ok(bytes)
+        let unfit = |why: String| Error::Internal(format!("table.json cannot be written: {why}"));
+        let json = serde_json::to_vec_pretty(self).map_err(|e| unfit(e.to_string()))?;
+        seal::seal(&json).ok_or_else(|| unfit("it is no object".into()))
     }
 
     /// Reads `table.json`. `object` names it in errors.
@@ -48,6 +48,7 @@ impl TableIdentity {
         let place = |e: serde_json::Error| {
             Error::corrupt(object, format!("line {}, column {} is not as it must be", e.line(), e.column()))
         };
+        seal::check(object, bytes)?;
         let header: Header = serde_json::from_slice(bytes).map_err(place)?;
         if header.format > FORMAT {
             return Err(Error::Refused(format!(
@@ -56,5 +57,58 @@ impl TableIdentity {
             )));
         }
         serde_json::from_slice(bytes).map_err(place)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::token::{TokenHash, TokenKey};
+
+    fn identity() -> TableIdentity {
+        let key = TokenKey::from_bytes([0xa7; 16]);
+        let spec = TokenSpec { encoding: 1, hash: TokenHash::SipHash24, key, columns: Vec::new() };
+        TableIdentity::new(spec).unwrap()
+    }
+
+    /// `identity` with another text in one place, and a seal that fits.
+    fn changed(identity: &TableIdentity, from: &str, to: &str) -> Vec<u8> {
+        let text = serde_json::to_string_pretty(identity).unwrap();
+        assert!(text.contains(from));
+        seal::seal(text.replace(from, to).as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn an_identity_reads_back_and_no_two_are_alike() {
+        let one = identity();
+        assert_ne!(one.table, identity().table);
+        assert_eq!((one.format, one.table.len(), one.single_writer), (FORMAT, 32, false));
+        for identity in [one.clone(), TableIdentity { single_writer: true, ..one }] {
+            let bytes = identity.encode().unwrap();
+            assert_eq!(TableIdentity::decode("x", &bytes).unwrap(), identity);
+            assert_eq!(String::from_utf8(bytes).unwrap().contains("single_writer"), identity.single_writer);
+        }
+    }
+
+    #[test]
+    fn damage_is_told_without_the_key_and_a_newer_format_is_refused() {
+        let identity = identity();
+        let sound = identity.encode().unwrap();
+        for at in 0..sound.len() {
+            let mut wrong = sound.clone();
+            wrong[at] ^= 1;
+            let error = TableIdentity::decode("x", &wrong).unwrap_err();
+            assert!(matches!(&error, Error::Corrupt { object, .. } if object == "x"));
+            assert!(!error.to_string().contains("a7a7"), "{error}");
+        }
+        let odd = changed(&identity, "siphash", "a7a7a7a7");
+        let error = TableIdentity::decode("x", &odd).unwrap_err();
+        assert!(matches!(error, Error::Corrupt { .. }) && !error.to_string().contains("a7a7"), "{error}");
+        let newer = changed(&identity, "\"format\": 1", "\"format\": 2");
+        assert!(
+            matches!(TableIdentity::decode("x", &newer), Err(Error::Refused(why)) if why.contains("format 2"))
+        );
+        let older = changed(&identity, "\"format\": 1", "\"format\": 0");
+        assert!(TableIdentity::decode("x", &older).is_ok());
     }
 }

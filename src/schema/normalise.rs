@@ -8,7 +8,9 @@ use std::sync::Arc;
 const JSON: &str = "arrow.json";
 
 /// The logical schema of `schema`: dictionaries and runs become their values, large and view types the plain ones,
-/// at any depth. Names, order, nullability and metadata (field ids, zones, extension names) stay.
+/// at any depth, and lists of a fixed size plain lists where they lie in a list of any size or a map: how many of them
+/// there are nothing bounds, and each null would take its size. (Parquet knows plain lists only.) Names, order,
+/// nullability and metadata (field ids, zones, extension names) stay.
 pub fn normalise(schema: &Schema) -> Schema {
     mapped(schema, &plain)
 }
@@ -99,9 +101,19 @@ fn plain(data_type: DataType) -> DataType {
         DataType::RunEndEncoded(_, values) => plain(values.data_type().clone()),
         DataType::LargeUtf8 | DataType::Utf8View => DataType::Utf8,
         DataType::LargeBinary | DataType::BinaryView => DataType::Binary,
-        DataType::LargeList(item) | DataType::ListView(item) | DataType::LargeListView(item) => {
-            DataType::List(item)
-        }
+        DataType::List(item)
+        | DataType::LargeList(item)
+        | DataType::ListView(item)
+        | DataType::LargeListView(item) => DataType::List(mapped_field(&item, &unsized_list)),
+        DataType::Map(entries, sorted) => DataType::Map(mapped_field(&entries, &unsized_list), sorted),
+        other => other,
+    }
+}
+
+/// A list of a fixed size as one of any size.
+fn unsized_list(data_type: DataType) -> DataType {
+    match data_type {
+        DataType::FixedSizeList(item, _) => DataType::List(item),
         other => other,
     }
 }
@@ -159,6 +171,30 @@ mod tests {
         assert_eq!(stored(berlin(TimeUnit::Nanosecond)), berlin(TimeUnit::Nanosecond));
         let times = |unit| DataType::List(item(DataType::Time32(unit)));
         assert_eq!(stored(times(TimeUnit::Second)), times(TimeUnit::Millisecond));
+    }
+
+    #[test]
+    fn a_list_within_a_list_or_a_map_has_no_fixed_size() {
+        let sized = |of| DataType::FixedSizeList(item(of), 3);
+        let list = |of| DataType::List(item(of));
+        let structure = |of| DataType::Struct(vec![item(of)].into());
+        for (given, expected) in [
+            (sized(DataType::Int8), sized(DataType::Int8)),
+            (sized(sized(DataType::Int8)), sized(sized(DataType::Int8))),
+            (structure(sized(DataType::Int8)), structure(sized(DataType::Int8))),
+            (list(sized(sized(DataType::Int8))), list(list(list(DataType::Int8)))),
+            (sized(list(structure(sized(DataType::Int8)))), sized(list(structure(list(DataType::Int8))))),
+            (
+                DataType::LargeList(item(DataType::LargeList(item(sized(DataType::Int8))))),
+                list(list(list(DataType::Int8))),
+            ),
+            (
+                DataType::Map(item(structure(sized(DataType::Int8))), false),
+                DataType::Map(item(structure(list(DataType::Int8))), false),
+            ),
+        ] {
+            assert_eq!(of(given), expected);
+        }
     }
 
     #[test]

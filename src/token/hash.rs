@@ -138,6 +138,7 @@ fn secret(sip: &SipHasher24) -> [u8; 192] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     fn counting() -> TokenKey {
         TokenKey::from_bytes(std::array::from_fn(|i| i as u8))
@@ -152,6 +153,21 @@ mod tests {
         let zero = 0xda87_c1d8_6b99_af44_3476_5911_9b22_fc45_u128.to_be_bytes();
         assert_eq!(bytes(&[]), empty);
         assert_eq!(bytes(&[0]), zero);
+    }
+
+    #[test]
+    fn what_collides_under_a_public_xxh3_does_not_under_a_tables_key() {
+        // XXH3-64 multiplies by the difference of a word of the input and one of its public secret.
+        let word = 0xbe4b_a423_396c_feb8_u64.to_le_bytes();
+        let inputs: Vec<Vec<u8>> =
+            (0..1000_u64).map(|n| [&word[..], &n.to_le_bytes(), &[7; 16]].concat()).collect();
+        let plain: BTreeSet<u64> = inputs.iter().map(|input| xxhash_rust::xxh3::xxh3_64(input)).collect();
+        assert_eq!(plain.len(), 1);
+        for hash in [TokenHash::SipHash24, TokenHash::Xxh3] {
+            let hasher = Hasher::new(hash, &counting());
+            let tokens: BTreeSet<Token> = inputs.iter().map(|input| hasher.token(input)).collect();
+            assert_eq!(tokens.len(), inputs.len(), "{hash}");
+        }
     }
 
     #[test]

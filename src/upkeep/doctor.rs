@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::ledger::log::MAX_TABLE;
+use crate::ledger::log::read::get_sealed;
 use crate::ledger::name::{self, StagedName};
 use crate::ledger::{State, TableIdentity};
 use crate::store::certify::{Answer, Certificate};
@@ -166,7 +167,7 @@ async fn identity(
     let object = store.location_of(name::TABLE);
     let lost = "restore it from a backup or the bucket's versioning: it holds the key that makes tokens, and nothing \
                 else can replace it. Without it nothing can be ingested; what is there can still be read";
-    let found = match store.get_limited(name::TABLE, MAX_TABLE).await {
+    let found = match get_sealed(store, name::TABLE, MAX_TABLE).await {
         Ok(found) => found.map(|bytes| TableIdentity::decode(name::TABLE, &bytes)),
         Err(error @ Error::Corrupt { .. }) => Some(Err(error)),
         Err(error) => return Err(error),

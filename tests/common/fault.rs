@@ -10,8 +10,8 @@ use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -41,6 +41,8 @@ pub enum Fault {
     Late,
     /// Nothing goes wrong, but all late puts land just before.
     AfterLate,
+    /// A get of a whole object in which the lowest bit of this byte is wrong.
+    WrongBit(u16),
     /// A list that does not show what the last put made.
     Stale,
     /// Nothing goes wrong, but it takes so many milliseconds.
@@ -301,6 +303,17 @@ impl ObjectStore for FaultStore {
     async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
         match self.begin(Call::Get, path).await {
             Some(Fault::NotDone | Fault::AckLost) => Err(lost(Call::Get)),
+            Some(Fault::WrongBit(at)) => {
+                let found = self.inner.get_opts(path, options).await?;
+                let (meta, range, attributes) =
+                    (found.meta.clone(), found.range.clone(), found.attributes.clone());
+                let mut bytes = found.bytes().await?.to_vec();
+                if let Some(byte) = bytes.get_mut(usize::from(at)) {
+                    *byte ^= 1;
+                }
+                let payload = GetResultPayload::Stream(stream::iter([Ok(bytes.into())]).boxed());
+                Ok(GetResult { payload, meta, range, attributes })
+            }
             _ => self.inner.get_opts(path, options).await,
         }
     }

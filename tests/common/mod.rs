@@ -3,3 +3,4 @@
 #![allow(dead_code, reason = "every test binary uses its own part")]
 
 pub mod fault;
+pub mod seal;

@@ -3,8 +3,17 @@
 use crate::parts::{
     BYTES, Column, DICTIONARY, FIXED, INT32, INT64, PLAIN, Thrift, file, page, whole, zstd, zstd_of,
 };
+use arrow::array::{Array, ArrayRef, Int64Array, ListArray, RecordBatch};
+use arrow::buffer::OffsetBuffer;
+use arrow::datatypes::{DataType, Field, Schema};
 use dedupe::Error;
 use dedupe::source::parquet::ParquetFile;
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::arrow::{ArrowWriter, encode_arrow_schema};
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::WriterProperties;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// How a file ends that is read by key and in full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -184,6 +193,62 @@ fn every_bomb_is_read_or_refused_with_its_name_and_what_is_too_much() {
             (_, other) => panic!("{}: {other:?}", bomb.name),
         }
         assert!(peak < 640 << 20, "{} held {} MiB", bomb.name, peak >> 20);
+    }
+}
+
+/// A list of a hundred thousand nulls, each of which says that it is a list of a hundred thousand numbers.
+fn lists_of_null_lists() -> Vec<u8> {
+    let item = |kind| Arc::new(Field::new_list_field(kind, true));
+    let of = |inner: DataType| {
+        let rows = Field::new("lists", DataType::List(item(inner)), true);
+        Schema::new(vec![Field::new("id", DataType::Int64, false), rows])
+    };
+    let nulls = ListArray::new_null(item(DataType::Int64), 100_000);
+    let inner = item(nulls.data_type().clone());
+    let outer = ListArray::new(inner, OffsetBuffer::from_lengths([100_000]), Arc::new(nulls), None);
+    let schema = Arc::new(of(DataType::List(item(DataType::Int64))));
+    let columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(vec![1])), Arc::new(outer)];
+    let batch = RecordBatch::try_new(Arc::clone(&schema), columns).unwrap();
+    let claimed = encode_arrow_schema(&of(DataType::FixedSizeList(item(DataType::Int64), 100_000)));
+    let metadata = vec![KeyValue::new("ARROW:schema".to_owned(), claimed)];
+    let properties = WriterProperties::builder().set_key_value_metadata(Some(metadata)).build();
+    let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
+    let mut bytes = Vec::new();
+    let mut writer = ArrowWriter::try_new_with_options(&mut bytes, schema, options).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    bytes
+}
+
+#[test]
+fn null_lists_of_a_fixed_size_within_a_list_take_no_room() {
+    let _alone = crate::held::alone();
+    let bytes = lists_of_null_lists();
+    assert!(bytes.len() < 4096, "{} bytes", bytes.len());
+    let (read, peak) = crate::held::peak(|| read(&bytes));
+    assert_eq!(read.unwrap(), 1);
+    // As they claim to be, they would take 80 GB.
+    assert!(peak < 16 << 20, "{} MiB", peak >> 20);
+}
+
+/// Longer inputs, and more memory, than the fuzzer allows.
+fn is_for_the_fuzzer(bomb: &Bomb) -> bool {
+    bomb.bytes.len() <= 64 << 10 && bomb.end != End::Told("--memory")
+}
+
+#[test]
+fn the_fuzzers_corpus_has_the_bombs() {
+    // `DEDUPE_BOMBS=testdata/hostile/fuzz/parquet` writes them.
+    let written = std::env::var_os("DEDUPE_BOMBS").map(PathBuf::from);
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/hostile/fuzz/parquet");
+    let lists = Bomb { name: "lists of null lists", bytes: lists_of_null_lists(), end: End::Rows };
+    for bomb in parquet().into_iter().chain([lists]).filter(is_for_the_fuzzer) {
+        let name = format!("bomb {}", bomb.name).replace(' ', "-");
+        if let Some(folder) = &written {
+            std::fs::create_dir_all(folder).unwrap();
+            std::fs::write(folder.join(&name), &bomb.bytes).unwrap();
+        }
+        assert!(kept.join(&name).exists(), "{name}");
     }
 }
 

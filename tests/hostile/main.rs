@@ -13,6 +13,8 @@ mod parts;
 #[allow(dead_code, reason = "others use the rest of it")]
 #[path = "../cli/scene.rs"]
 mod scene;
+#[path = "../common/seal.rs"]
+mod seal;
 mod secrets;
 #[cfg(unix)]
 mod sources;

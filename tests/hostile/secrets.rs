@@ -3,6 +3,7 @@
 
 use crate::loopback::{Loopback, Mood};
 use crate::scene::{Scene, lines};
+use crate::seal::resealed;
 use std::fs;
 
 /// Long enough to be a secret, and found in no honest output. Each is a valid value of its kind.
@@ -334,7 +335,8 @@ fn no_damage_to_the_tables_identity_brings_the_token_key_into_a_message() {
     ];
     for damaged in damages {
         assert_ne!(damaged, sound);
-        fs::write(&path, &damaged).unwrap();
+        // Sealed, as far as it can be: without a seal it is not even looked at.
+        fs::write(&path, resealed(&damaged)).unwrap();
         for args in [&["status", "t"][..], &["verify", "t"], &["ingest", "first.ndjson", "--into", "t"]] {
             let output = scene
                 .command(&[args, &["--output", "json", "-vvv"]].concat())

@@ -3,14 +3,17 @@
 //! hang, and no more memory than the table's own size bears out.
 
 use crate::held::{alone, peak};
+use crate::seal::sealed;
 use bytes::Bytes;
 use dedupe::ingest::ingest;
 use dedupe::ledger::Ledger;
+use dedupe::ledger::seal::seal;
 use dedupe::options::IngestOptions;
 use dedupe::report::Progress;
 use dedupe::source::parquet::is_shielded;
 use dedupe::store::Store;
 use dedupe::upkeep::compact::compact;
+use dedupe::upkeep::doctor::examine;
 use dedupe::upkeep::explain::explain;
 use dedupe::upkeep::history::history;
 use dedupe::upkeep::verify::{VerifyOptions, verify};
@@ -191,7 +194,7 @@ fn chain(table: &mut Table) {
             && entry.is_object()
         {
             entry["prev"] = json!(format!("{before:032x}"));
-            *bytes = serde_json::to_vec_pretty(&entry).unwrap();
+            *bytes = sealed(entry);
         }
         before = xxh3_128(bytes);
     }
@@ -245,7 +248,7 @@ fn change(table: &mut Table, dice: &mut Dice) -> String {
                     for _ in 0..1 + dice.below(3) {
                         bend(&mut value, dice);
                     }
-                    *bytes = serde_json::to_vec_pretty(&value).unwrap();
+                    *bytes = sealed(value);
                 }
                 told.push(name);
                 chain(table);
@@ -400,6 +403,36 @@ fn a_checkpoint_that_unpacks_without_end_is_passed_over() {
 }
 
 #[test]
+fn large_manifests_are_held_one_at_a_time() {
+    let _alone = alone();
+    let scratch = tempfile::tempdir().unwrap();
+    let mut table = sound(scratch.path());
+    table.retain(|name, _| !name.starts_with(CHECKPOINTS));
+    let names: Vec<String> = table.keys().filter(|name| name.starts_with(LEDGER)).cloned().collect();
+    for name in &names[1..17] {
+        let mut entry = json_of(&table[name]).unwrap();
+        entry["writer"] = json!("w".repeat(8 * MIB));
+        table.insert(name.clone(), sealed(entry));
+    }
+    chain(&mut table);
+    let place = scratch.path().join("large");
+    write(&table, &place);
+    let entries = names.len() as u64;
+    drop(table);
+    let store = Store::open(place.to_str().unwrap(), &[]).unwrap();
+    let ((told, ills), held) = peak(|| {
+        runtime().block_on(async {
+            let ledger = Ledger::open(store.clone()).await.unwrap().unwrap();
+            let mut told = 0;
+            history(&ledger, 0..entries, |entry, _| told += entry.writer.len()).await.unwrap();
+            (told, examine(&store).await.unwrap().problems)
+        })
+    });
+    assert!(told >= 16 * 8 * MIB && ills.is_empty(), "{told} {ills:?}");
+    assert!(held < 64 * MIB, "{} MiB", held / MIB);
+}
+
+#[test]
 fn claims_of_billions_cost_nothing() {
     let _alone = alone();
     count_panics();
@@ -431,7 +464,7 @@ fn claims_of_billions_cost_nothing() {
             Some(place) => *place = value,
             None => entry[pointer.trim_start_matches('/')] = value,
         }
-        table.insert(name, serde_json::to_vec_pretty(&entry).unwrap());
+        table.insert(name, sealed(entry));
         chain(&mut table);
         survive(&table, scratch.path(), pointer);
     }
@@ -450,7 +483,8 @@ fn a_manifest_of_bottomless_json_closes_the_table_and_nothing_else() {
         format!("{{\"format\":1,\"kind\":\"ingest\",\"x\":{}}}", "[".repeat(200_000)),
     ] {
         let mut table = sound.clone();
-        table.insert(format!("{LEDGER}{tip:020}.json"), text.into_bytes());
+        let sealed = seal(text.as_bytes()).unwrap_or(text.into_bytes());
+        table.insert(format!("{LEDGER}{tip:020}.json"), sealed);
         let ends = survive(&table, scratch.path(), "bottomless");
         assert!(ends.iter().all(|end| !end.starts_with("ingest: done")), "{ends:?}");
     }

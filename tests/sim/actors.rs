@@ -10,15 +10,18 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use arrow::array::{Array, AsArray, Int64Array, RecordBatch, StringArray};
-use arrow::datatypes::{DataType, Int64Type, Schema};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use bytes::Bytes;
 use dedupe::error::{Error, Result};
-use dedupe::ledger::Ledger;
 use dedupe::ledger::checkpoint;
 use dedupe::ledger::entry::{self, SourceUse};
+use dedupe::ledger::log::Proposer;
+use dedupe::ledger::{Ledger, TableIdentity};
+use dedupe::policy::Policy;
 use dedupe::session::{Chunk, QuarantinedRow, Rows, Session, SessionOptions};
 use dedupe::sink::{CompressionChoice, SinkOptions};
 use dedupe::store::Store;
+use dedupe::token::{TokenHash, TokenKey, TokenSpec};
 use dedupe::upkeep::compact::{compact, compact_if_due};
 use dedupe::verdict::Accounting;
 use dedupe::workers::Workers;
@@ -151,8 +154,37 @@ async fn pause(rng: &mut Rng, most: u64) {
     tokio::time::sleep(Duration::from_millis(rng.below(most))).await;
 }
 
-async fn opened(store: Store) -> Result<Ledger> {
-    Ledger::open(store).await?.ok_or_else(|| Error::Internal("the table is gone".into()))
+/// The table, if it has been created by now.
+pub async fn opened(scene: &Scene, store: Store) -> Result<Option<Ledger>> {
+    let was_there = scene.record().table_seen;
+    let ledger = Ledger::open(store).await?;
+    match ledger {
+        Some(_) => scene.record().table_seen = true,
+        None if was_there => scene.record().problems.push("the table is gone".into()),
+        None => {}
+    }
+    Ok(ledger)
+}
+
+/// The table; created, if nobody has done so. Creators draw keys of their own, and do not agree about the rules.
+pub async fn opened_or_created(scene: &Scene, store: Store) -> Result<Ledger> {
+    match opened(scene, store.clone()).await? {
+        Some(ledger) => Ok(ledger),
+        None => create(scene, store, identity()?).await,
+    }
+}
+
+pub async fn create(scene: &Scene, store: Store, identity: TableIdentity) -> Result<Ledger> {
+    scene.record().creators += 1;
+    let partitioned = scene.plan.partitioned && acting() % 2 == 0;
+    let partition_by = if partitioned { vec!["p".to_owned()] } else { Vec::new() };
+    let policy = Policy { partition_by, ..Policy::default() };
+    Ledger::create(store, identity, policy, &Proposer::new()?).await
+}
+
+pub fn identity() -> Result<TableIdentity> {
+    let schema = Schema::new(vec![Field::new("id", DataType::Utf8, true)]);
+    TableIdentity::new(TokenSpec::new(&["id".into()], &schema, TokenHash::SipHash24, TokenKey::random()?)?)
 }
 
 /// A writer brings its batches one after the other, each until it is acknowledged.
@@ -160,8 +192,9 @@ pub async fn writer(scene: Scene, at: usize) {
     let actor = FIRST_WRITER + at;
     let mut rng = Rng::new(scene.seed, 100 + at as u64);
     let mut lives = 0;
-    for batch in &scene.plan.writers[at] {
-        pause(&mut rng, 3_000).await;
+    for (number, batch) in scene.plan.writers[at].iter().enumerate() {
+        // In a rush all begin at once, and create the table together.
+        pause(&mut rng, if number == 0 && scene.plan.rush { 20 } else { 3_000 }).await;
         for tries in 0.. {
             lives += 1;
             let attempt = scene.record().begin(batch.number);
@@ -197,7 +230,7 @@ pub async fn writer(scene: Scene, at: usize) {
 
 /// One attempt to bring a batch, as a run of `ingest` makes it.
 async fn bring(scene: &Scene, store: Store, batch: &Batch, attempt: u64) -> Result<Ack> {
-    let mut ledger = opened(store).await?;
+    let mut ledger = opened_or_created(scene, store).await?;
     ledger.set_patience(scene.plan.patience);
     if let Some((id, _)) = &batch.id
         && let Some(seen) = ledger.state().batches.get(id)
@@ -283,7 +316,7 @@ pub async fn compactor(scene: Scene) {
         pause(&mut rng, 9_000).await;
         let (all, memory) = (rng.chance(600), scene.plan.memory);
         let act = async |store: Store| {
-            let mut ledger = opened(store).await?;
+            let Some(mut ledger) = opened(&scene, store).await? else { return Ok(()) };
             byhand::compact_with(&scene, &mut ledger).await?;
             if all {
                 compact(&mut ledger, memory).await?
@@ -306,7 +339,10 @@ pub async fn vacuum(scene: Scene) {
     for life in 0..rng.from(2, 6) {
         pause(&mut rng, 9_000).await;
         let grace = Duration::from_millis([0, 500, 5_000][rng.below(3) as usize]);
-        let act = async |store: Store| byhand::vacuum(&scene, &mut opened(store).await?, grace).await;
+        let act = async |store: Store| match opened(&scene, store).await? {
+            Some(mut ledger) => byhand::vacuum(&scene, &mut ledger, grace).await,
+            None => Ok(()),
+        };
         if let Lived::Finished(Err(error), life) = scene.live(VACUUM, life, act).await {
             scene.complain(VACUUM, &life, &error);
         }
@@ -335,9 +371,10 @@ pub async fn reader(scene: Scene, done: Arc<std::sync::atomic::AtomicUsize>) {
 
 /// Pins a version, and reads all of its rows.
 async fn read(scene: &Scene, store: Store) -> Result<()> {
-    let ledger = byhand::opened_for_reading(scene, store.clone()).await?;
-    let mut snapshot = Snapshot { version: ledger.version(), rows: 0, sum: 0 };
-    for file in ledger.state().files.values() {
+    let state = byhand::state_for_reading(scene, store.clone()).await?;
+    let Some(version) = state.version() else { return Ok(()) };
+    let mut snapshot = Snapshot { version, rows: 0, sum: 0 };
+    for file in state.files.values() {
         let Some(bytes) = store.get(&file.item.name).await? else {
             if byhand::is_live(store, &file.item.name).await? {
                 let gone = format!("{} of version {} is absent", file.item.name, snapshot.version);
@@ -360,7 +397,7 @@ async fn read(scene: &Scene, store: Store) -> Result<()> {
 async fn probe(scene: &Scene, store: Store, mut keys: Vec<u64>) -> Result<()> {
     keys.sort_unstable();
     keys.dedup();
-    let ledger = opened(store).await?;
+    let Some(ledger) = opened(scene, store).await? else { return Ok(()) };
     let version = ledger.version();
     let own = Arc::new(schema(false));
     let contract = ledger.state().schema.clone().unwrap_or((*own).clone());

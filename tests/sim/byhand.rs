@@ -12,7 +12,7 @@ use dedupe::ledger::entry::{self, Compact, DataFile, Ingest, InlineTokens, Schem
 use dedupe::ledger::log::{Proposal, Proposer};
 use dedupe::ledger::name::{self, Namer, StagedName};
 use dedupe::ledger::state::Void;
-use dedupe::ledger::{Body, Entry, Ledger, State};
+use dedupe::ledger::{Body, Entry, Ledger, State, seal};
 use dedupe::store::{Listed, Put, Store};
 use dedupe::token::{TokenSpec, TokenSum};
 use dedupe::upkeep::vacuum::{self, VacuumOptions};
@@ -21,7 +21,7 @@ use parquet::arrow::ArrowWriter;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Bug;
-use super::actors::{Scene, record_batch, used};
+use super::actors::{self, Scene, record_batch, used};
 use super::oracle::Ack;
 use super::plan::{Batch, Row, schema};
 
@@ -44,10 +44,10 @@ enum Resolved {
 
 /// One attempt to bring a batch.
 pub async fn bring(scene: &Scene, store: Store, batch: &Batch, attempt: u64) -> Result<Ack> {
-    let mut ledger = Ledger::open(store.clone()).await?.ok_or_else(|| Error::Internal("no table".into()))?;
+    let (mut ledger, spec) = opened_or_created(scene, &store).await?;
     let by = Proposer::new()?;
     let mut namer = Namer::new(&by.session, ledger.state().entries);
-    let mut staged = stage(scene, &store, &mut namer, &ledger, batch).await?;
+    let mut staged = stage(scene, &store, &mut namer, &ledger, &spec, batch).await?;
     loop {
         if let Some((id, _)) = &batch.id
             && let Some(seen) = ledger.state().batches.get(id)
@@ -81,16 +81,28 @@ pub async fn bring(scene: &Scene, store: Store, batch: &Batch, attempt: u64) -> 
                 let overlap = staged.rows.iter().any(|(key, _)| key.is_some_and(|key| known.contains(&key)));
                 if overlap || consumed(batch) {
                     namer.advance(ledger.state().entries);
-                    staged = stage(scene, &store, &mut namer, &ledger, batch).await?;
+                    staged = stage(scene, &store, &mut namer, &ledger, &spec, batch).await?;
                 }
             }
             Resolved::Again => {
                 ledger.refresh().await?;
                 namer.advance(ledger.state().entries);
-                staged = stage(scene, &store, &mut namer, &ledger, batch).await?;
+                staged = stage(scene, &store, &mut namer, &ledger, &spec, batch).await?;
             }
         }
     }
+}
+
+/// The table, and how its tokens are made.
+async fn opened_or_created(scene: &Scene, store: &Store) -> Result<(Ledger, TokenSpec)> {
+    if scene.bug == Bug::OwnIdentity && actors::opened(scene, store.clone()).await?.is_none() {
+        let identity = actors::identity()?;
+        let spec = identity.token.clone();
+        return Ok((actors::create(scene, store.clone(), identity).await?, spec));
+    }
+    let ledger = actors::opened_or_created(scene, store.clone()).await?;
+    let spec = ledger.identity().token.clone();
+    Ok((ledger, spec))
 }
 
 /// Sends the entry until it is known what stands in its version.
@@ -114,7 +126,7 @@ async fn resolve(bug: Bug, store: &Store, entry: &Entry, staged: &Staged) -> Res
         }
         match (bug, store.get(&object).await) {
             (_, Ok(Some(found))) if found == bytes => return Ok(Resolved::Ours),
-            (_, Ok(Some(_))) => return Ok(Resolved::Rival),
+            (_, Ok(Some(found))) if seal::holds(&found) => return Ok(Resolved::Rival),
             (Bug::AbsentMeansDone, Ok(None)) => return Ok(Resolved::Ours),
             (Bug::AbsentMeansFailed, Ok(None)) => return Err(conflict()),
             (Bug::CleanUpWhenAbsent, Ok(None)) => return clean_up().await,
@@ -146,6 +158,7 @@ async fn stage(
     store: &Store,
     namer: &mut Namer,
     ledger: &Ledger,
+    spec: &TokenSpec,
     batch: &Batch,
 ) -> Result<Staged> {
     let blind = if scene.bug == Bug::StaleFilter { 4 } else { 0 };
@@ -176,7 +189,7 @@ async fn stage(
     if rows.is_empty() {
         return Ok(Staged { rows, accounting, replays, file: None, tokens: InlineTokens::default() });
     }
-    let (file, tokens) = write(store, namer, &ledger.identity().token, &rows, origin).await?;
+    let (file, tokens) = write(store, namer, spec, &rows, origin).await?;
     Ok(Staged { rows, accounting, replays, file: Some(file), tokens })
 }
 
@@ -338,14 +351,32 @@ async fn newest_checkpoint(store: &Store, listed: &[Listed]) -> Result<Option<St
     Ok(Some(checkpoint::decode(&newest.name, &bytes)?))
 }
 
-/// The tip, as a reader finds it.
-pub async fn opened_for_reading(scene: &Scene, store: Store) -> Result<Ledger> {
-    if scene.bug == Bug::HintAsTruth {
-        let listed = store.list(name::LEDGER).await?;
-        let newest = listed.iter().filter_map(|object| name::manifest_version(&object.name)).max();
-        return Ledger::open_at(store, newest.unwrap_or(0)).await?.ok_or(Error::Interrupted);
+/// What a reader takes for the table as of now; of no version, if there is none.
+pub async fn state_for_reading(scene: &Scene, store: Store) -> Result<State> {
+    let ledger = match scene.bug {
+        Bug::HintAsTruth => {
+            let listed = store.list(name::LEDGER).await?;
+            let newest = listed.iter().filter_map(|object| name::manifest_version(&object.name)).max();
+            match newest {
+                Some(newest) => Ledger::open_at(store, newest).await?,
+                None => None,
+            }
+        }
+        Bug::DamageBelieved => return fold_unchecked(&store).await,
+        _ => actors::opened(scene, store).await?,
+    };
+    Ok(ledger.map(|ledger| ledger.state().clone()).unwrap_or_default())
+}
+
+/// Folds whatever can be read as an entry.
+async fn fold_unchecked(store: &Store) -> Result<State> {
+    let mut state = State::default();
+    loop {
+        let object = name::manifest(state.entries);
+        let Some(bytes) = store.get(&object).await? else { return Ok(state) };
+        let entry: Entry = serde_json::from_slice(&bytes).map_err(|e| Error::corrupt(&object, e))?;
+        let _ = state.apply(&entry, Entry::hash(&bytes));
     }
-    Ledger::open(store).await?.ok_or_else(|| Error::Internal("the table is gone".into()))
 }
 
 /// A file that a reader misses is an expired snapshot, unless it is live.

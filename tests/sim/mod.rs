@@ -16,19 +16,13 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use arrow::datatypes::{DataType, Field, Schema};
 use chrono::{DateTime, TimeDelta, Utc};
-use dedupe::ledger::log::Proposer;
-use dedupe::ledger::{Ledger, TableIdentity};
-use dedupe::policy::Policy;
-use dedupe::store::Store;
-use dedupe::token::{TokenHash, TokenKey, TokenSpec};
 use dedupe::{clock, random};
 
 use actors::Scene;
 use plan::{Clock, Plan};
 use rng::Rng;
-use store::{CLASSES, Client, World};
+use store::{CLASSES, World};
 
 /// A mistake that is planted, or none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +61,10 @@ pub enum Bug {
     VacuumByCheckpoint,
     /// A reader takes a listing for the truth about the tip.
     HintAsTruth,
+    /// A reader believes a manifest that was damaged on its way, where it is still JSON.
+    DamageBelieved,
+    /// A creator goes on with the identity that it drew, whatever stands in the table.
+    OwnIdentity,
     /// The store ignores the condition now and then.
     ConditionIgnored,
     /// Files are not synced: those of a writer that dies may be lost.
@@ -83,6 +81,7 @@ impl Bug {
                 | VacuumBeforeFence
                 | VacuumByCheckpoint
                 | HintAsTruth
+                | DamageBelieved
                 | ConditionIgnored
                 | NoSync
         )
@@ -135,7 +134,6 @@ async fn history(seed: u64, bug: Bug, keep_lines: bool) -> Outcome {
         }
     });
     actors::rest();
-    create(&world, &plan).await;
     let scene =
         Scene { world: Arc::clone(&world), plan: Arc::clone(&plan), record: Arc::default(), bug, seed };
     let done = Arc::new(AtomicUsize::new(0));
@@ -175,17 +173,4 @@ async fn history(seed: u64, bug: Bug, keep_lines: bool) -> Outcome {
         versions,
         happened,
     }
-}
-
-/// The table, before anything goes wrong.
-async fn create(world: &Arc<World>, plan: &Plan) {
-    let store = Store::from_object_store(Arc::new(Client::healthy(world)), "", "sim:");
-    let schema = Schema::new(vec![Field::new("id", DataType::Utf8, true)]);
-    let key = TokenKey::random().expect("a key");
-    let spec = TokenSpec::new(&["id".into()], &schema, TokenHash::SipHash24, key).expect("a token");
-    let identity = TableIdentity::new(spec).expect("an identity");
-    let partition_by = if plan.partitioned { vec!["p".to_owned()] } else { Vec::new() };
-    let policy = Policy { partition_by, ..Policy::default() };
-    let by = Proposer::new().expect("a session");
-    Ledger::create(store, identity, policy, &by).await.expect("a table");
 }

@@ -25,6 +25,10 @@ pub struct Record {
     pub snapshots: Vec<Snapshot>,
     pub probes: Vec<Probe>,
     pub problems: Vec<String>,
+    /// Whether somebody has seen that the table is there.
+    pub table_seen: bool,
+    /// How often somebody set about to create it.
+    pub creators: u64,
     read: HashMap<String, Arc<Vec<Row>>>,
 }
 
@@ -169,6 +173,7 @@ pub async fn judge(scene: &Scene) -> (Vec<String>, Happened) {
     }
     happened.insert("snapshots read", record.snapshots.len() as u64);
     happened.insert("questions to the index", record.probes.len() as u64);
+    happened.insert("histories with several creators", u64::from(record.creators > 1));
     (judge_all(scene, record, &mut happened).await, happened)
 }
 

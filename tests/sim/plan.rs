@@ -63,6 +63,8 @@ pub struct Plan {
     /// In thousandths of the usual rates.
     pub mood: u64,
     pub keys: u64,
+    /// Whether all writers begin at the same moment.
+    pub rush: bool,
 }
 
 const YEARS_10: i64 = 315_576_000;
@@ -125,6 +127,7 @@ impl Plan {
             clocks: (0..writers + 3).map(|_| clock(&mut rng)).collect(),
             mood: [500, 1000, 1000, 2000][rng.below(4) as usize],
             keys,
+            rush: rng.chance(500),
         }
     }
 }

@@ -3,12 +3,12 @@
 //! The manifests of all versions stay for ever, so what a version *was* can always be told. What it *held* can be read
 //! from the oldest version on that the last fence retained: below it a vacuum may have deleted objects.
 
-use super::{Ledger, MAX_TABLE, Patience, newest_checkpoint, read_entry, store_of};
+use super::read::{newest_checkpoint, read_entry, read_identity};
+use super::{Ledger, Patience, store_of};
 use crate::error::{Error, Result};
 use crate::ledger::entry::{Entry, MAX_MANIFEST};
 use crate::ledger::name;
 use crate::ledger::state::{Applied, State};
-use crate::ledger::table::TableIdentity;
 use crate::store::Store;
 
 impl Ledger {
@@ -20,7 +20,7 @@ impl Ledger {
             Err(Error::Corrupt { .. } | Error::Refused(_)) => {
                 match Self::folded_at(store.clone(), version).await? {
                     Some(mut ahead) => {
-                        let _ = ahead.refresh().await;
+                        let _ = ahead.catch_up().await;
                         Some(ahead)
                     }
                     None => None,
@@ -40,10 +40,9 @@ impl Ledger {
     /// What the entries up to `version` add up to, whether or not its objects are still there: for telling, not for
     /// reading.
     pub async fn folded_at(store: Store, version: u64) -> Result<Option<Self>> {
-        let Some(bytes) = store.get_limited(name::TABLE, MAX_TABLE).await? else {
+        let Some(identity) = read_identity(&store).await? else {
             return Ok(None);
         };
-        let identity = TableIdentity::decode(name::TABLE, &bytes)?;
         let store = store_of(&identity, store);
         let state = newest_checkpoint(&store, &identity, version).await?.unwrap_or_default();
         let mut ledger = Self { store, identity, state, patience: Patience::default() };
@@ -85,11 +84,16 @@ impl Ledger {
         }
     }
 
+    /// This ledger before its first entry.
+    pub(crate) fn from_the_beginning(&self) -> Self {
+        Self { state: State::default(), ..self.clone() }
+    }
+
     /// Folds the ledger anew from its beginning up to its tip, without any checkpoint, and shows `each` entry with the
     /// state after it.
     pub(crate) async fn replay(&mut self, each: impl FnMut(&State, Entry, Applied)) -> Result<()> {
-        let mut anew = Self { state: State::default(), ..self.clone() };
-        anew.advance(each).await?;
+        let mut anew = self.from_the_beginning();
+        anew.advance(u64::MAX, each).await?;
         let reached = anew.state.entries;
         if reached < self.state.entries {
             let reason =

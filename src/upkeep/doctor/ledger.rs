@@ -8,12 +8,14 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use super::Diagnosis;
 use crate::error::{Error, Result};
 use crate::ledger::entry::{Body, MAX_MANIFEST};
+use crate::ledger::log::read::get_sealed;
 use crate::ledger::state::{Applied, Void};
 use crate::ledger::{Entry, State, TableIdentity, checkpoint, name};
 use crate::store::{Listed, Store};
 
-/// How many manifests are fetched at a time.
+/// How many manifests are fetched at a time, and how large all but the first of them may be, in bytes.
 const FETCH_AHEAD: u64 = 16;
+const MAX_AHEAD: u64 = 4 << 20;
 
 /// The ledger as far as it can be replayed.
 #[derive(Debug, Default)]
@@ -33,6 +35,8 @@ enum Stands {
     Newer(String),
     /// How it is damaged.
     Damaged(String),
+    /// It is to be read alone: it is larger than may be read with others, or did not arrive whole.
+    Apart,
 }
 
 /// Replays every entry by name, whatever a listing says, and compares the checkpoints on the way.
@@ -51,8 +55,9 @@ pub(super) async fn replay(
     let mut before: Option<u128> = Some(0);
     let mut next = 0;
     'walk: loop {
+        let most = |version| if version == next { MAX_MANIFEST } else { MAX_AHEAD };
         let stands: Vec<Stands> = stream::iter(next..next + FETCH_AHEAD)
-            .map(|version| stands(store, version))
+            .map(|version| stands(store, version, most(version)))
             .buffered(FETCH_AHEAD as usize)
             .try_collect()
             .await?;
@@ -60,6 +65,10 @@ pub(super) async fn replay(
             let version = next;
             next += 1;
             match stands {
+                Stands::Apart => {
+                    next = version;
+                    continue 'walk;
+                }
                 Stands::Nothing => {
                     let Some(later) = versions.range(version..).next() else { break 'walk };
                     tell(store, damaged.take(), None, diagnosis);
@@ -123,11 +132,12 @@ pub(super) async fn replay(
     Ok(replay)
 }
 
-async fn stands(store: &Store, version: u64) -> Result<Stands> {
+async fn stands(store: &Store, version: u64, most: u64) -> Result<Stands> {
     let object = name::manifest(version);
-    let bytes = match store.get_limited(&object, MAX_MANIFEST).await {
+    let bytes = match get_sealed(store, &object, most).await {
         Ok(Some(bytes)) => bytes,
         Ok(None) => return Ok(Stands::Nothing),
+        Err(Error::Corrupt { .. }) if most < MAX_MANIFEST => return Ok(Stands::Apart),
         Err(Error::Corrupt { reason, .. }) => return Ok(Stands::Damaged(reason)),
         Err(error) => return Err(error),
     };
@@ -157,7 +167,7 @@ fn damage(bytes: &Bytes, error: &Error) -> String {
     match serde_json::from_slice::<serde::de::IgnoredAny>(bytes) {
         Err(e) if e.is_eof() => format!("it is torn: its {length} bytes end in the middle of the entry"),
         Err(_) => format!("its {length} bytes are no entry ({reason})"),
-        Ok(_) => format!("it is no entry of a ledger ({reason})"),
+        Ok(_) => format!("it is no whole entry of a ledger ({reason})"),
     }
 }
 
