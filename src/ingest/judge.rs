@@ -17,12 +17,20 @@ use crate::source::ndjson::{Block, Decoded, Inference};
 use crate::source::parquet::RowGroup;
 use crate::token::Tokens;
 
+/// Pieces of row groups that wait at most, however small they are.
+const WAITING: usize = 1024;
+
 /// Takes prepared chunks in order, has them judged, and passes on what survives.
 pub(super) struct Judge<'a> {
     run: &'a Run<'a>,
     pub(super) session: Session,
     pub(super) planned: Arc<Vec<Planned>>,
     recipe: Recipe,
+    /// Pieces of row groups that are to be judged together, in order.
+    waiting: Vec<Waiting>,
+    waiting_rows: usize,
+    /// How many rows are judged together.
+    together: usize,
     /// The verdicts on the pieces of the row group under way.
     pieces: Vec<Verdicts>,
     /// Rows of the Parquet source under way that were seen so far.
@@ -31,6 +39,17 @@ pub(super) struct Judge<'a> {
     presence: Presence,
     /// Whether all text was looked through for new columns.
     inferred: bool,
+}
+
+/// A piece of a row group, not judged yet.
+struct Waiting {
+    source: u32,
+    group: RowGroup<Input>,
+    tokens: Tokens,
+    /// Whether it is the last of its group.
+    last: bool,
+    /// Its first row in the file.
+    row: u64,
 }
 
 impl<'a> Judge<'a> {
@@ -42,25 +61,38 @@ impl<'a> Judge<'a> {
     ) -> Self {
         let inferred = run.options.sample_rows.is_some();
         let presence = Presence::default();
-        Self { run, session, planned, recipe, pieces: Vec::new(), row: 0, presence, inferred }
+        // As many as one chunk may have: memory has room for that.
+        let together = session.best_batch().min(recipe.piece_rows as u64) as usize;
+        let (waiting, pieces, waiting_rows) = (Vec::new(), Vec::new(), 0);
+        Self {
+            run,
+            session,
+            planned,
+            recipe,
+            waiting,
+            waiting_rows,
+            together,
+            pieces,
+            row: 0,
+            presence,
+            inferred,
+        }
     }
 
     pub(super) async fn take(&mut self, number: usize, source: u32, chunk: Prepared) -> Result<()> {
         let (rows, dropped) = match chunk {
             Prepared::RowGroup { group, tokens, last } => {
-                let verdicts = self.session.judge(source, &tokens).await?;
-                let counts = (verdicts.keep.len() as u64, verdicts.keep.len() as u64 - verdicts.accepted);
-                let before = self.rows_before();
-                reject::keyless_rows(&mut self.session, &group, before, self.row, &verdicts).await?;
-                self.row += verdicts.keep.len() as u64;
-                self.pieces.push(verdicts);
-                if last {
-                    self.run.progress.advance(group.compressed_bytes());
-                    self.write_row_group(source, group).await?;
+                let row = self.row;
+                self.row += tokens.tokens.len() as u64;
+                self.waiting_rows += tokens.tokens.len();
+                self.waiting.push(Waiting { source, group, tokens, last, row });
+                if self.waiting_rows >= self.together || self.waiting.len() >= WAITING {
+                    self.judge_waiting().await?;
                 }
-                counts
+                return Ok(());
             }
             block @ (Prepared::Block { .. } | Prepared::Wide { .. }) => {
+                self.judge_waiting().await?;
                 self.take_text(number, source, block).await?
             }
             Prepared::End => {
@@ -74,6 +106,30 @@ impl<'a> Judge<'a> {
             }
         };
         self.run.progress.count(rows, dropped);
+        Ok(())
+    }
+
+    /// Has all that wait judged, and passes on what survives.
+    pub(super) async fn judge_waiting(&mut self) -> Result<()> {
+        let waiting = std::mem::take(&mut self.waiting);
+        self.waiting_rows = 0;
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        let chunks: Vec<(u32, &Tokens)> =
+            waiting.iter().map(|waiting| (waiting.source, &waiting.tokens)).collect();
+        let all = self.session.judge_together(&chunks).await?;
+        for (Waiting { source, group, last, row, .. }, verdicts) in waiting.into_iter().zip(all) {
+            let (rows, accepted) = (verdicts.keep.len() as u64, verdicts.accepted);
+            let before = self.rows_before();
+            reject::keyless_rows(&mut self.session, &group, before, row, &verdicts).await?;
+            self.pieces.push(verdicts);
+            if last {
+                self.run.progress.advance(group.compressed_bytes());
+                self.write_row_group(source, group).await?;
+            }
+            self.run.progress.count(rows, rows - accepted);
+        }
         Ok(())
     }
 
