@@ -3,21 +3,31 @@
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use dedupe::index::lookup::{self, Limits};
 use dedupe::index::merge::{Commits, Merge, Piece, Step};
-use dedupe::index::run::{RunMeta, RunSpec, RunWriter, Tail};
+use dedupe::index::run::{RunMeta, RunWriter};
 use dedupe::index::{Hit, SortedBatch};
 use dedupe::token::Token;
 use std::hint::black_box;
+use std::ops::Range;
 use std::time::Duration;
 
 mod tokens;
 
 const HELD: u64 = 10_000_000;
 
-fn look_up(meta: &RunMeta, object: &[u8], batch: &[Token], candidates: &[u32], limits: &Limits) -> Vec<Hit> {
+fn look_up(meta: &RunMeta, object: &[u8], batch: &[Token], limits: &Limits) -> Vec<Hit> {
+    let part = |range: Range<u64>| &object[range.start as usize..range.end as usize];
+    let prefixes = |block| part(meta.layout().prefix_range(block));
     let mut hits = Vec::new();
-    for fetch in lookup::plan(meta, batch, candidates, limits).unwrap() {
-        let bytes = &object[fetch.bytes.start as usize..fetch.bytes.end as usize];
-        lookup::find(meta, &fetch, bytes, batch, candidates, &mut hits).unwrap();
+    for piece in lookup::plan(meta, batch, limits) {
+        let mut candidates = Vec::new();
+        for wanted in &piece {
+            meta.check_prefixes(wanted.block, prefixes(wanted.block)).unwrap();
+            lookup::probe(meta, wanted, prefixes(wanted.block), batch, &mut candidates).unwrap();
+        }
+        for fetch in lookup::slices(meta, &candidates, limits).unwrap() {
+            let bytes = part(fetch.bytes.clone());
+            lookup::find(meta, &fetch, bytes, batch, &candidates, |block| Some(prefixes(block)), &mut hits).unwrap();
+        }
     }
     hits
 }
@@ -53,23 +63,39 @@ fn run(c: &mut Criterion) {
     group.throughput(Throughput::Elements(HELD));
     group.bench_function("write 10 M", |b| {
         b.iter(|| {
-            let mut writer = RunWriter::new("run", std::io::sink(), &RunSpec::of(&held)).unwrap();
+            let mut writer = RunWriter::new("run", std::io::sink(), None);
             writer.push_all(&held).unwrap();
             writer.finish().unwrap().0
         });
     });
 
-    let mut writer = RunWriter::new("run", Vec::new(), &RunSpec::of(&held)).unwrap();
+    let mut writer = RunWriter::new("run", Vec::new(), None);
     writer.push_all(&held).unwrap();
-    let (_, object) = writer.finish().unwrap();
-    let Ok(Tail::Ready(meta)) = RunMeta::parse("run", object.len() as u64, &object) else { return };
+    let (summary, object) = writer.finish().unwrap();
+    let tail = RunMeta::tail(summary.bytes, HELD);
+    let meta = RunMeta::parse("run", summary.bytes, &object[tail.start as usize..]).unwrap();
     group.bench_function("decode every block of 10 M, per held token", |b| {
+        let part = |range: Range<u64>| &object[range.start as usize..range.end as usize];
+        let layout = meta.layout();
         b.iter(|| {
-            for block in 0..meta.layout().blocks() {
-                let range = meta.layout().block_range(block);
-                black_box(
-                    meta.decode_block(block, &object[range.start as usize..range.end as usize]).unwrap(),
-                );
+            for block in 0..layout.blocks() {
+                let mut tokens = Vec::with_capacity(4096);
+                let (prefixes, suffixes) = (part(layout.prefix_range(block)), part(layout.suffix_range(block)));
+                meta.decode_block(block, prefixes, suffixes, &mut tokens).unwrap();
+                black_box(tokens);
+            }
+        });
+    });
+    // What a format that keeps whole tokens would cost at least: their bytes are checked and read.
+    let raw: Vec<u8> = held.iter().flat_map(|token| token.0.to_be_bytes()).collect();
+    group.bench_function("read 10 M raw tokens, per token", |b| {
+        b.iter(|| {
+            for block in raw.chunks(65_536) {
+                black_box(xxhash_rust::xxh3::xxh3_64(block));
+                let tokens: Vec<Token> =
+                    block.as_chunks().0.iter().map(|bytes| Token(u128::from_be_bytes(*bytes))).collect();
+                assert!(tokens.is_sorted_by(|a, b| a < b));
+                black_box(tokens);
             }
         });
     });
@@ -77,27 +103,15 @@ fn run(c: &mut Criterion) {
         let batch =
             SortedBatch::new(&(HELD - asked / 2..HELD + asked / 2).map(tokens::token).collect::<Vec<_>>());
         let batch = batch.unwrap();
-        let all = batch.positions();
+        let limits = Limits { gap: 0, ..Limits::default() };
         group.throughput(Throughput::Elements(asked));
-        group.bench_function(
-            format!("exact look-up of {asked} in 10 M without filter, per token asked"),
-            |b| {
-                b.iter(|| look_up(&meta, &object, batch.tokens(), &all, &Limits::default()).len());
-            },
-        );
-        let range = meta.layout().bloom_range();
-        let bloom = meta.decode_bloom(&object[range.start as usize..range.end as usize]).unwrap().unwrap();
+        group.bench_function(format!("look-up of {asked} in 10 M, half there, per token asked"), |b| {
+            b.iter(|| look_up(&meta, &object, batch.tokens(), &limits).len());
+        });
         let fresh = tokens::ascending(1 << 40, asked);
-        group.bench_function(
-            format!("filter, then exact look-up of {asked} absent tokens, per token asked"),
-            |b| {
-                b.iter(|| {
-                    let mut survivors = Vec::new();
-                    bloom.probe_batch(&fresh, &mut survivors);
-                    look_up(&meta, &object, &fresh, &survivors, &Limits { gap: 0, ..Limits::default() }).len()
-                });
-            },
-        );
+        group.bench_function(format!("look-up of {asked} in 10 M, none there, per token asked"), |b| {
+            b.iter(|| look_up(&meta, &object, &fresh, &limits).len());
+        });
     }
 
     for k in [2, 16, 128] {

@@ -68,22 +68,22 @@ def tables(corpus):
         put(corpus, "manifest", b"\x00" + texts[0] + b"\x00" + text)
     for length in (40, 200, 1000):
         put(corpus, "manifest", bytes([1]) + bytes((i * 37 + length) % 251 for i in range(length)))
-    live = lambda item: {"since": 1} | item
+    live = lambda item: [[1, item]]
     state = {
-        "format": 1,
+        "format": 3,
         "state": {
             "entries": 33, "tip": "0" * 32, "table": "t", "schema": schema, "schema_version": 1,
             "policy": {"null_key": "quarantine"}, "policy_version": 0, "floor": 0,
-            "files": {f"data/{name}0.parquet": live(ingest["files"][0])},
-            "runs": {f"_dedupe/tokens/{name}1.run": live(ingest["runs"][0])},
+            "files": live(ingest["files"][0]),
+            "runs": live(ingest["runs"][0]),
             "inline": {"1": "AAAAAAAAAAAAAAAAAAAAAA=="},
-            "quarantine": {f"_dedupe/quarantine/{name}2.ndjson": live(ingest["quarantine"][0])},
+            "quarantine": live(ingest["quarantine"][0]),
             "sources": [["1" * 32, 1, 2]], "batches": {"b": {"version": 1, "digest": "2" * 32}},
             "total": one, "keyless": 0, "rows": rows, "last_ingest": [1, "now"],
         },
     }
     put(corpus, "checkpoint", b"\x01" + json.dumps(state).encode())
-    put(corpus, "checkpoint", b"\x01" + json.dumps({"format": 1, "state": state["state"] | {"total": empty}}).encode())
+    put(corpus, "checkpoint", b"\x01" + json.dumps({"format": 3, "state": state["state"] | {"total": empty}}).encode())
 
 
 def runs(corpus):
@@ -91,8 +91,6 @@ def runs(corpus):
         put(corpus, "token_run", bytes([head, head % 5, 1, 44, 12]))
         put(corpus, "token_run", bytes([head | 4, head % 5, 1, 44, 12]) + bytes((i * head) % 253 for i in range(40)))
     put(corpus, "token_run", bytes([0x77, 0, 0x23, 0x27, 12]))
-    for lines in (1, 2, 9):
-        put(corpus, "bloom", bytes(8) + b"\xff" * 8 + bytes([lines, 0, 50]) + bytes(range(50)) + bytes(32 * lines))
 
 
 def texts(corpus):

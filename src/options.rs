@@ -1,6 +1,7 @@
 //! Settings as plain data. Components (stores, clocks) are never settings.
 
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 
 use arrow_schema::Schema;
 
@@ -41,7 +42,7 @@ pub struct IngestOptions {
     pub row_group_rows: usize,
     /// Codec of data that is encoded anew, as text (`zstd(3)`, `snappy`, …). `None` = the source's, zstd for NDJSON.
     pub compression: Option<String>,
-    /// Bytes that input, session set, filters and writers may take together.
+    /// Bytes that input, session set, index and writers may take together.
     pub memory: u64,
     /// Threads that decode, hash and encode.
     pub threads: NonZeroUsize,
@@ -53,7 +54,14 @@ pub struct IngestOptions {
     pub store_options: Vec<(String, String)>,
     /// The longest NDJSON line that is read, in bytes.
     pub max_line: usize,
+    /// A folder on the local disk in which parts of the index of a table in a bucket are kept.
+    pub cache_dir: Option<PathBuf>,
+    /// Bytes that the cache may take there.
+    pub cache_size: u64,
 }
+
+/// What a cache may take unless told otherwise: the prefixes of some three billion keys.
+pub const CACHE_SIZE: u64 = 4 << 30;
 
 /// What becomes of a row that is malformed or does not fit the schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -111,6 +119,8 @@ impl Default for IngestOptions {
             accepted_risk: None,
             store_options: Vec::new(),
             max_line: MAX_LINE,
+            cache_dir: None,
+            cache_size: CACHE_SIZE,
         }
     }
 }

@@ -99,9 +99,18 @@ pub(super) struct Args {
     /// Judge every row, write nothing, and say what would happen.
     #[arg(long, help_heading = "Run")]
     dry_run: bool,
-    /// Memory for input, keys, filters and writers together [default: a quarter of the machine's, at most 1GiB]
+    /// Memory for input, keys, the index and writers together [default: a quarter of the machine's, at most 1GiB]
     #[arg(long, value_name = "SIZE", value_parser = values::memory, help_heading = "Run")]
     memory: Option<u64>,
+    /// Keep the parts of the index that were read from a bucket in this folder on the local disk, for the next run.
+    ///
+    /// Any number of runs, on any tables, may share it. It is never needed: what is absent or damaged there is fetched anew.
+    /// Tables on a local disk do without.
+    #[arg(long, value_name = "DIR", help_heading = "Run")]
+    cache_dir: Option<PathBuf>,
+    /// Disk that the cache folder may take; beyond it, the parts of runs that were used least recently go.
+    #[arg(long, value_name = "SIZE", default_value = "4GiB", value_parser = values::size, help_heading = "Run")]
+    cache_size: u64,
     /// Threads that decode, hash and encode [default: one a processor]
     #[arg(long, value_name = "N", help_heading = "Run")]
     threads: Option<NonZeroUsize>,
@@ -152,6 +161,8 @@ fn options(args: Args, store_options: Vec<(String, String)>) -> Result<IngestOpt
         accepted_risk: args.i_know_the_risk,
         store_options,
         max_line: args.max_line,
+        cache_dir: args.cache_dir,
+        cache_size: args.cache_size,
     })
 }
 
@@ -194,7 +205,7 @@ mod tests {
             "dedupe ingest - b --into /t --key a,b --key c --token-hash xxh3-128 --format jsonl --batch-id x --reread \
              --null-key keep --on-bad-row fail --on-bad-file skip --sample-rows 9 --partition-by date(ts),country \
              --target-file-size 1MiB --row-group-rows 10 --compression snappy --memory 64MiB --threads 3 --dry-run \
-             --max-line 1KiB --i-know-the-risk single-writer",
+             --max-line 1KiB --i-know-the-risk single-writer --cache-dir /c --cache-size 1GiB",
         );
         assert_eq!(options.key.unwrap(), ["a", "b", "c"]);
         assert_eq!(options.token_hash, Some(TokenHash::Xxh3));
@@ -209,5 +220,6 @@ mod tests {
         assert_eq!((options.target_file_size, options.row_group_rows), (1 << 20, 10));
         assert_eq!(options.compression.as_deref(), Some("snappy"));
         assert_eq!((options.memory, options.threads.get(), options.max_line), (64 << 20, 3, 1024));
+        assert_eq!((options.cache_dir.as_deref(), options.cache_size), (Some(Path::new("/c")), 1 << 30));
     }
 }

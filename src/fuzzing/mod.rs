@@ -17,7 +17,7 @@ mod text;
 
 pub use self::parquet::parquet;
 pub use ledger::{checkpoint, manifest};
-pub use run::{bloom, token_run};
+pub use run::token_run;
 pub use text::{ndjson, text};
 
 /// Choices taken from the front of the fuzzer's bytes; zeros when they are used up.
@@ -76,11 +76,10 @@ mod tests {
     /// One target: its name, and what it does with an input.
     type Target = (&'static str, fn(&[u8]));
 
-    const TARGETS: [Target; 7] = [
+    const TARGETS: [Target; 6] = [
         ("token_run", super::token_run),
         ("manifest", super::manifest),
         ("checkpoint", super::checkpoint),
-        ("bloom", super::bloom),
         ("ndjson", super::ndjson),
         ("parquet", super::parquet),
         ("text", super::text),

@@ -1,10 +1,9 @@
-//! Token runs and filters: a sound one answers exactly, a changed one is refused or answers without harm.
+//! Token runs: a sound one answers exactly, a changed one is refused or answers without harm.
 
 use super::Choices;
-use crate::index::bloom::Shape;
 use crate::index::lookup::{self, Limits};
-use crate::index::run::{BLOCK_TOKENS, BLOOM_CHUNK, FOOTER_BYTES, Layout, Tail};
-use crate::index::{Bloom, RunMeta, RunSpec, RunWriter};
+use crate::index::run::{BLOCK_TOKENS, FOOTER_BYTES};
+use crate::index::{RunMeta, RunWriter};
 use crate::token::{Token, TokenSum};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -18,15 +17,16 @@ pub fn token_run(bytes: &[u8]) {
     tokens.dedup();
     let commits = match flags & 3 {
         0 => None,
-        1 => Some(7),
-        _ => Some(u64::from(u32::MAX) + 9),
+        1 => Some(7..=7),
+        2 => Some(3..=2_000),
+        _ => Some(0..=u64::MAX),
     };
-    let bits = u32::from(choices.byte() % 20);
-    let spec = RunSpec { highest_commit: commits, bits_per_token: bits, ..RunSpec::of(&tokens) };
-    let mut writer = RunWriter::new("run", Vec::new(), &spec).unwrap();
+    let mut writer = RunWriter::new("run", Vec::new(), commits.clone());
     for (at, token) in (0..).zip(&tokens) {
-        match commits {
-            Some(highest) => writer.push_with_commit(*token, highest.min(at)).unwrap(),
+        match &commits {
+            Some(commits) => {
+                writer.push_with_commit(*token, (*commits.start() + at).min(*commits.end())).unwrap();
+            }
             None => writer.push(*token).unwrap(),
         }
     }
@@ -40,19 +40,21 @@ pub fn token_run(bytes: &[u8]) {
         mend(&mut object);
     }
     let whole = object == sound;
-    let Some(meta) = open(&object) else {
+    let Some(meta) = open(&object, summary.tokens.count) else {
         assert!(!whole, "a sound run cannot be opened");
         return;
     };
-    assert!(meta.memory() <= 2 * object.len() + 4096, "{} bytes for {}", meta.memory(), object.len());
+    assert!(meta.memory() <= 4 * object.len() + 4096, "{} bytes for {}", meta.memory(), object.len());
     assert!(!whole || meta.expect(&summary).is_ok());
     let _ = meta.check_header(part(&object, 0..16));
 
-    let layout = *meta.layout();
+    let layout = meta.layout();
     let mut read = Vec::new();
     for block in 0..layout.blocks() {
-        match meta.decode_block(block, part(&object, layout.block_range(block))) {
-            Ok(some) => read.extend(some),
+        let before = read.len();
+        let (prefixes, suffixes) = (layout.prefix_range(block), layout.suffix_range(block));
+        match meta.decode_block(block, part(&object, prefixes), part(&object, suffixes), &mut read) {
+            Ok(()) => assert_eq!((read.len() - before) as u64, layout.block_tokens(block)),
             Err(_) => assert!(!whole),
         }
         if let Ok(commits) = meta.decode_commits(block, part(&object, layout.commit_range(block))) {
@@ -68,70 +70,37 @@ pub fn token_run(bytes: &[u8]) {
     asked.extend([Token(0), Token(u128::MAX)]);
     asked.sort_unstable();
     asked.dedup();
-    let loaded = meta.decode_bloom(part(&object, layout.bloom_range()));
-    assert!(!whole || loaded.is_ok());
-    let mut survivors: Vec<u32> = (0..asked.len() as u32).collect();
-    if let Ok(Some(bloom)) = loaded {
-        survivors.clear();
-        bloom.probe_batch(&asked, &mut survivors);
-        let mut scanned = Vec::new();
-        if let Some(mut scan) = meta.scan_bloom() {
-            while let Some(range) = scan.wants(1) {
-                scan.probe(part(&object, range), &asked, &mut scanned).unwrap();
-            }
-        }
-        assert_eq!(scanned, survivors, "a filter that passes by answers as one that is loaded");
-    }
     for limits in [Limits::default(), Limits { request: 1, gap: 0 }] {
-        let fetches = lookup::plan(&meta, &asked, &survivors, &limits).unwrap();
-        let mut hits = Vec::new();
-        let mut end = 0;
-        for fetch in &fetches {
-            assert!(fetch.bytes.start >= end && fetch.bytes.end <= object.len() as u64);
-            end = fetch.bytes.end;
-            let bytes = part(&object, fetch.bytes.clone());
-            let found = lookup::find(&meta, fetch, bytes, &asked, &survivors, &mut hits);
-            assert!(!whole || found.is_ok());
-        }
-        assert!(hits.iter().all(|hit| (hit.position as usize) < asked.len() && hit.index < layout.count()));
-        if whole {
-            let found: Vec<Token> = hits.iter().map(|hit| asked[hit.position as usize]).collect();
-            let known: Vec<Token> =
-                asked.iter().filter(|token| tokens.binary_search(token).is_ok()).copied().collect();
-            assert_eq!(found, known);
+        match look_up(&meta, &object, &asked, &limits) {
+            Ok(hits) => {
+                assert!(hits.iter().all(|hit| (hit.position as usize) < asked.len() && hit.index < layout.count()));
+                let found: Vec<Token> = hits.iter().map(|hit| asked[hit.position as usize]).collect();
+                let known: Vec<Token> =
+                    asked.iter().filter(|token| tokens.binary_search(token).is_ok()).copied().collect();
+                assert!(!whole || found == known);
+            }
+            Err(_) => assert!(!whole),
         }
     }
 }
 
-/// A filter of chosen shape and bytes: never a panic, never a "no" to what was put in, and one answer whichever way.
-pub fn bloom(bytes: &[u8]) {
-    let mut choices = Choices(bytes);
-    let (first, last, lines) = (choices.number(), choices.number(), choices.edge());
-    let Some(shape) = Shape::new(first, last, lines) else { return };
-    let asked: Vec<Token> = {
-        let mut asked: Vec<Token> = (0..choices.below(200)).map(|i| token(i, choices.byte())).collect();
-        asked.extend([u128::from(first) << 64, u128::from(last) << 64, 0, u128::MAX].map(Token));
-        asked.sort_unstable();
-        asked
-    };
-    let given = Bloom::from_bytes(shape, choices.0);
-    assert!(given.is_ok(), "no more is taken than was given");
-    let mut size = choices.0.to_vec();
-    let small = shape.bytes() <= 1 << 16;
-    if small {
-        size.resize(shape.bytes() as usize, 0);
+/// Looks tokens up as a store's reader does.
+fn look_up(meta: &RunMeta, object: &[u8], asked: &[Token], limits: &Limits) -> crate::Result<Vec<lookup::Hit>> {
+    let prefixes = |block| part(object, meta.layout().prefix_range(block));
+    let mut hits = Vec::new();
+    for piece in lookup::plan(meta, asked, limits) {
+        let mut candidates = Vec::new();
+        for wanted in &piece {
+            meta.check_prefixes(wanted.block, prefixes(wanted.block))?;
+            lookup::probe(meta, wanted, prefixes(wanted.block), asked, &mut candidates)?;
+        }
+        for fetch in lookup::slices(meta, &candidates, limits)? {
+            assert!(fetch.bytes.end <= object.len() as u64);
+            let bytes = part(object, fetch.bytes.clone());
+            lookup::find(meta, &fetch, bytes, asked, &candidates, |block| Some(prefixes(block)), &mut hits)?;
+        }
     }
-    let Ok(Some(mut bloom)) = Bloom::from_bytes(shape, &size) else {
-        assert!(!small && size.len() as u64 != shape.bytes());
-        return;
-    };
-    assert_eq!(bloom.bytes(0, usize::MAX), size);
-    let mut survivors = Vec::new();
-    bloom.probe_batch(&asked, &mut survivors);
-    let single = (0..).zip(&asked).filter(|(_, token)| bloom.may_hold(**token)).map(|(at, _)| at);
-    assert_eq!(survivors, single.collect::<Vec<u32>>());
-    asked.iter().for_each(|token| bloom.insert(*token));
-    assert!(asked.iter().all(|token| bloom.may_hold(*token)));
+    Ok(hits)
 }
 
 fn token(i: u64, spread: u8) -> Token {
@@ -182,50 +151,40 @@ fn change(object: &mut Vec<u8>, choices: &mut Choices<'_>) {
     }
 }
 
-/// Makes the checksums fit what stands there now, as somebody would who forges a run.
+/// Makes the checksums fit what stands there now, as somebody would who forges a run: those of prefixes and commits where
+/// the sizes still add up, and the footer's.
 fn mend(object: &mut [u8]) {
     let size = object.len();
     let Some(footer) = size.checked_sub(FOOTER_BYTES as usize) else { return };
     let word = |object: &[u8], at: usize| {
         object.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes)
     };
-    let (count, lines) = (word(object, footer + 8), word(object, footer + 16));
-    let width = word(object, footer) >> 32;
-    let Some(layout) = Layout::new(count, width as u32, lines).filter(|layout| layout.bytes() == size as u64)
-    else {
-        return;
-    };
-    let blocks = layout.blocks() as usize;
-    let mut sums: Vec<u64> = Vec::new();
-    sums.extend((0..layout.blocks()).map(|block| xxh3_64(part(object, layout.block_range(block)))));
-    if width != 0 {
-        sums.extend((0..layout.blocks()).map(|block| xxh3_64(part(object, layout.commit_range(block)))));
-    }
-    sums.extend(part(object, layout.bloom_range()).chunks(BLOOM_CHUNK as usize).map(xxh3_64));
-    let directory = layout.tail_range().start as usize;
-    for (at, sum) in sums.iter().enumerate() {
-        let place = directory + (blocks + at) * 8;
-        object[place..place + 8].copy_from_slice(&sum.to_le_bytes());
-    }
-    let checksum = xxh3_64(&object[directory..size - 16]);
-    object[size - 16..size - 8].copy_from_slice(&checksum.to_le_bytes());
-    assert!(count.div_ceil(BLOCK_TOKENS) == layout.blocks());
-}
-
-/// Opens a run as a store's reader does.
-fn open(object: &[u8]) -> Option<RunMeta> {
-    let size = object.len() as u64;
-    let mut range = RunMeta::first_read(size);
+    let (count, lowest, highest) = (word(object, footer + 8), word(object, footer + 16), word(object, footer + 24));
+    let blocks = count.div_ceil(BLOCK_TOKENS);
+    let each = if lowest < highest { 26 } else { 18 };
+    let Some(directory) = blocks.checked_mul(each).and_then(|bytes| footer.checked_sub(bytes as usize)) else { return };
     for _ in 0..2 {
-        match RunMeta::parse("run", size, part(object, range.clone())).ok()? {
-            Tail::Ready(meta) => return Some(*meta),
-            Tail::Needs(more) => {
-                assert!(more.start <= more.end && more.end <= size && more != range);
-                range = more;
+        let checksum = xxh3_64(&object[directory..size - 16]);
+        object[size - 16..size - 8].copy_from_slice(&checksum.to_le_bytes());
+        let Some(meta) = open(object, count) else { return };
+        let blocks = blocks as usize;
+        for block in 0..blocks {
+            let prefixes = xxh3_64(part(object, meta.layout().prefix_range(block as u64)));
+            let at = directory + (blocks + block) * 8;
+            object[at..at + 8].copy_from_slice(&prefixes.to_le_bytes());
+            if each == 26 {
+                let commits = xxh3_64(part(object, meta.layout().commit_range(block as u64)));
+                let at = directory + blocks * 18 + block * 8;
+                object[at..at + 8].copy_from_slice(&commits.to_le_bytes());
             }
         }
     }
-    panic!("a third read of a run's end")
+}
+
+/// Opens a run as a store's reader does.
+fn open(object: &[u8], count: u64) -> Option<RunMeta> {
+    let size = object.len() as u64;
+    RunMeta::parse("run", size, part(object, RunMeta::tail(size, count))).ok()
 }
 
 fn part(object: &[u8], range: std::ops::Range<u64>) -> &[u8] {

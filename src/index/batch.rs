@@ -1,6 +1,6 @@
 //! A batch of tokens, sorted once, that remembers the row of each.
 //!
-//! Everything that judges a batch works on ascending tokens: filters and runs are then met in their own order,
+//! Everything that judges a batch works on ascending tokens: runs are then met in their own order,
 //! which is several times faster than in row order. Equal tokens stay in row order, so that the first row wins.
 
 use super::top;
@@ -48,11 +48,6 @@ impl SortedBatch {
     /// Whether none is left.
     pub fn is_empty(&self) -> bool {
         self.tokens.is_empty()
-    }
-
-    /// All positions: the candidates where no filter narrows them.
-    pub fn positions(&self) -> Vec<u32> {
-        (0..).take(self.len()).collect()
     }
 
     /// Takes out every token that an earlier row has as well; gives the rows taken.

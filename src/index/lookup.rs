@@ -1,41 +1,61 @@
 //! Which tokens of a sorted batch a run holds: what to fetch, and what is found there.
 //!
-//! Exact, with memory bounded by the caller's [`Limits`]: [`plan`] names byte ranges of at most that many bytes,
-//! [`find`] turns the bytes of one range into hits. Where candidates are dense the ranges grow together and the
-//! plan is a sweep over the run; where they are rare it is a point look-up of one block each.
+//! Exact, with memory bounded by the caller's [`Limits`], and without I/O: [`plan`] cuts a batch into [`Piece`]s;
+//! [`prefixes`] names the byte ranges whose prefixes decide a piece, [`probe`] finds in them the tokens that may be
+//! there, [`slices`] names the byte ranges that decide those, and [`find`] turns these into hits. Where a batch is dense
+//! ranges grow together, and it passes over the prefixes of the whole run; where it is rare it is a look-up of two small
+//! ranges a token.
 
-use super::run::RunMeta;
+use super::run::{Maybe, RunMeta, SLICE_TOKENS};
 use super::{gallop, top};
 use crate::error::{Error, Result};
 use crate::token::Token;
 use std::ops::Range;
 
-/// A block is searched, not swept, for fewer candidates than one in so many of its tokens.
-const SPARSE: usize = 24;
-
 /// How a plan may fetch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Most bytes of one fetch (but never less than a block).
+    /// Most bytes of one fetch (but never less than a block's prefixes or a slice).
     pub request: u64,
     /// Most bytes that are fetched for nothing to save a fetch of their own.
     pub gap: u64,
 }
 
 impl Default for Limits {
-    /// For stores that answer in tens of milliseconds: 8 MiB a fetch, gaps of 512 KiB.
+    /// For stores that answer in tens of milliseconds: 8 MiB a fetch, gaps of 256 KiB.
     fn default() -> Self {
-        Self { request: 8 << 20, gap: 512 << 10 }
+        Self { request: 8 << 20, gap: 256 << 10 }
     }
 }
 
-/// Bytes of a run to fetch at once.
+/// A block that is asked for, and the positions in the batch of the tokens that may be in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// The block.
+    pub block: u64,
+    /// Positions in the batch.
+    pub tokens: Range<usize>,
+}
+
+/// Some blocks of a run, ascending, that are looked at together.
+pub type Piece = Vec<Wanted>;
+
+/// A token that may be in a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Candidate {
+    /// The block.
+    pub block: u64,
+    /// Where it may stand there.
+    pub maybe: Maybe,
+}
+
+/// Bytes to fetch at once, and the candidates that they decide.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fetch {
     /// The bytes.
     pub bytes: Range<u64>,
-    /// The blocks in them, wanted ones and those between.
-    pub blocks: Range<u64>,
+    /// Indices of the candidates.
+    pub candidates: Range<usize>,
 }
 
 /// A token of the batch that the run holds.
@@ -54,74 +74,143 @@ impl Hit {
     }
 }
 
-/// What to fetch of a run to decide the `candidates`: ascending positions in the ascending `tokens`. Ranges ascend
-/// and do not overlap.
-pub fn plan(meta: &RunMeta, tokens: &[Token], candidates: &[u32], limits: &Limits) -> Result<Vec<Fetch>> {
-    let mut fetches: Vec<Fetch> = Vec::new();
-    let mut next = 0u64;
-    for candidate in candidates {
-        let token = token_at(tokens, *candidate)?;
-        // Most candidates of a dense batch lie in the block planned last.
-        if next > 0 && meta.firsts().get(next as usize).is_none_or(|first| top(token) < *first) {
-            continue;
+/// The blocks that decide which of the ascending `tokens` the run holds, in pieces whose prefixes take at most
+/// `limits.request` bytes.
+pub fn plan(meta: &RunMeta, tokens: &[Token], limits: &Limits) -> Vec<Piece> {
+    let mut pieces: Vec<Piece> = Vec::new();
+    let (mut bytes, mut next, mut from) = (0, 0u64, 0);
+    let mut position = tokens.partition_point(|token| *token < meta.summary().min);
+    while let Some(token) = tokens.get(position) {
+        let blocks = meta.blocks_from(*token, next.saturating_sub(1));
+        if blocks.is_empty() {
+            break;
         }
-        let blocks = meta.blocks_from(token, next.saturating_sub(1));
+        let first_at = |block: u64| meta.firsts().get(block as usize).copied();
         for block in blocks.start.max(next)..blocks.end {
-            let bytes = meta.layout().block_range(block);
-            match fetches.last_mut() {
-                Some(last)
-                    if bytes.start.saturating_sub(last.bytes.end) <= limits.gap
-                        && bytes.end.saturating_sub(last.bytes.start) <= limits.request =>
-                {
-                    last.bytes.end = bytes.end;
-                    last.blocks.end = block + 1;
-                }
-                _ => fetches.push(Fetch { bytes, blocks: block..block + 1 }),
+            from = gallop(tokens, from, |token| first_at(block).is_some_and(|first| top(*token) < first));
+            let end = match first_at(block + 1) {
+                Some(next) => gallop(tokens, from, |token| top(*token) <= next),
+                None => tokens.len(),
+            };
+            if from == end {
+                continue;
+            }
+            let range = meta.layout().prefix_range(block);
+            let size = range.end - range.start;
+            if pieces.is_empty() || bytes + size > limits.request {
+                bytes = 0;
+                pieces.push(Vec::new());
+            }
+            bytes += size;
+            if let Some(piece) = pieces.last_mut() {
+                piece.push(Wanted { block, tokens: from..end });
             }
         }
         next = blocks.end.max(next);
+        // All tokens below the next block were dealt with.
+        position = match first_at(next) {
+            Some(first) => gallop(tokens, position, |token| top(*token) < first).max(position + 1),
+            None => tokens.len(),
+        };
+    }
+    pieces
+}
+
+/// The runs of consecutive blocks whose prefixes to fetch for those of `piece` that are not at hand. They lie together.
+pub fn prefixes(meta: &RunMeta, piece: &Piece, limits: &Limits, at_hand: impl Fn(u64) -> bool) -> Vec<Range<u64>> {
+    let mut fetches: Vec<Range<u64>> = Vec::new();
+    for block in piece.iter().map(|wanted| wanted.block).filter(|block| !at_hand(*block)) {
+        let bytes = meta.layout().prefix_range(block);
+        match fetches.last_mut() {
+            Some(last) if {
+                let (first, before) = (meta.layout().prefix_range(last.start), meta.layout().prefix_range(last.end - 1));
+                // Of one group, for prefixes of others lie elsewhere.
+                last.start / super::run::GROUP_BLOCKS == block / super::run::GROUP_BLOCKS
+                    && bytes.start.saturating_sub(before.end) <= limits.gap
+                    && bytes.end.saturating_sub(first.start) <= limits.request
+            } => last.end = block + 1,
+            _ => fetches.push(block..block + 1),
+        }
+    }
+    fetches
+}
+
+/// Appends the tokens of the batch that may be in a block, by its checked prefixes.
+pub fn probe(
+    meta: &RunMeta,
+    wanted: &Wanted,
+    prefixes: &[u8],
+    tokens: &[Token],
+    candidates: &mut Vec<Candidate>,
+) -> Result<()> {
+    let asked = tokens.get(wanted.tokens.clone()).unwrap_or_default();
+    let mut found = Vec::new();
+    meta.probe(wanted.block, prefixes, asked, wanted.tokens.start as u32, &mut found)?;
+    candidates.extend(found.into_iter().map(|maybe| Candidate { block: wanted.block, maybe }));
+    Ok(())
+}
+
+/// The byte ranges of slices that decide the candidates, ascending.
+pub fn slices(meta: &RunMeta, candidates: &[Candidate], limits: &Limits) -> Result<Vec<Fetch>> {
+    let mut fetches: Vec<Fetch> = Vec::new();
+    for (at, candidate) in candidates.iter().enumerate() {
+        let bytes = meta.slice_range(candidate.block, slices_of(&candidate.maybe))?;
+        match fetches.last_mut() {
+            Some(last)
+                if bytes.start.saturating_sub(last.bytes.end) <= limits.gap
+                    && bytes.end.max(last.bytes.end) - last.bytes.start <= limits.request.max(bytes.end - bytes.start) =>
+            {
+                last.bytes.end = bytes.end.max(last.bytes.end);
+                last.candidates.end = at + 1;
+            }
+            _ => fetches.push(Fetch { bytes, candidates: at..at + 1 }),
+        }
     }
     Ok(fetches)
 }
 
-/// Appends the candidates that the run holds within `fetch`, whose `bytes` were fetched. Only blocks that may hold
-/// a candidate are looked at, and their checksums are checked first.
-pub fn find(
+/// Appends the candidates of `fetch` that the run holds, whose `bytes` were fetched. `prefixes` gives the checked
+/// prefixes of a block. Only slices that may hold a candidate are looked at, and checked first.
+pub fn find<'a>(
     meta: &RunMeta,
     fetch: &Fetch,
     bytes: &[u8],
     tokens: &[Token],
-    candidates: &[u32],
+    candidates: &[Candidate],
+    prefixes: impl Fn(u64) -> Option<&'a [u8]>,
     hits: &mut Vec<Hit>,
 ) -> Result<()> {
-    if bytes.len() as u64 != fetch.bytes.end.saturating_sub(fetch.bytes.start) {
-        return Err(meta.corrupt(format_args!(
-            "{} bytes came for its bytes {} to {}",
-            bytes.len(),
-            fetch.bytes.start,
-            fetch.bytes.end
-        )));
-    }
-    let top_at = |position: &u32| tokens.get(*position as usize).map_or(u64::MAX, |token| top(*token));
-    let mut from = 0;
-    for block in fetch.blocks.clone() {
-        let Some(first) = meta.firsts().get(block as usize) else { break };
-        from = gallop(candidates, from, |position| top_at(position) < *first);
-        let to = match meta.firsts().get(block as usize + 1) {
-            Some(next) => gallop(candidates, from, |position| top_at(position) <= *next),
-            None => candidates.len(),
+    let mut checked = None;
+    for candidate in candidates.get(fetch.candidates.clone()).unwrap_or_default() {
+        let (block, slices) = (candidate.block, slices_of(&candidate.maybe));
+        let part = |range: Range<u64>| {
+            let start = range.start.checked_sub(fetch.bytes.start)? as usize;
+            bytes.get(start..range.end.checked_sub(fetch.bytes.start)? as usize)
         };
-        let here = candidates.get(from..to).unwrap_or_default();
-        if here.is_empty() {
-            continue;
+        for slice in slices.clone() {
+            // Candidates ascend, and so do their slices.
+            if checked.is_some_and(|checked| checked >= (block, slice)) {
+                continue;
+            }
+            let raw = part(meta.slice_range(block, slice..slice + 1)?).unwrap_or_default();
+            meta.check_slice(block, slice, prefixes(block).unwrap_or_default(), raw)?;
+            checked = Some((block, slice));
         }
-        let range = meta.layout().block_range(block);
-        let block_bytes =
-            offset(&range, fetch.bytes.start).and_then(|range| bytes.get(range)).unwrap_or_default();
-        let raw = meta.check_block(block, block_bytes)?;
-        search(raw, block * super::run::BLOCK_TOKENS, tokens, here, hits)?;
+        let raw = part(meta.slice_range(block, slices.clone())?).unwrap_or_default();
+        let token = *tokens.get(candidate.maybe.position as usize).ok_or_else(|| {
+            Error::Internal(format!("candidate {} in a batch of {} tokens", candidate.maybe.position, tokens.len()))
+        })?;
+        if let Some(place) = meta.find(block, token, &candidate.maybe, slices.start, raw)? {
+            let index = block * super::run::BLOCK_TOKENS + u64::from(place);
+            hits.push(Hit { position: candidate.maybe.position, index });
+        }
     }
     Ok(())
+}
+
+/// The slices that hold the suffixes of a candidate.
+fn slices_of(maybe: &Maybe) -> Range<u64> {
+    u64::from(maybe.first) / SLICE_TOKENS..u64::from(maybe.end).div_ceil(SLICE_TOKENS)
 }
 
 /// The positions in ascending `tokens` that ascending `others` hold as well.
@@ -137,92 +226,60 @@ pub fn common(tokens: &[Token], others: &[Token]) -> Vec<u32> {
     found
 }
 
-/// Whether fetching the filter of a run and then the blocks of its survivors is expected to cost fewer bytes than
-/// fetching at once the blocks of all `asked` tokens.
-pub fn filter_pays(meta: &RunMeta, asked: usize) -> bool {
-    const FALSE_ALARMS: f64 = 0.0054;
-    let blocks = meta.layout().blocks() as f64;
-    let bytes = |asked: f64| blocks * -(-asked / blocks).exp_m1() * super::run::BLOCK_BYTES as f64;
-    let asked = asked as f64;
-    meta.bloom_shape().is_some_and(|shape| shape.bytes() as f64 + bytes(asked * FALSE_ALARMS) < bytes(asked))
-}
-
-fn search(raw: &[[u8; 16]], base: u64, tokens: &[Token], here: &[u32], hits: &mut Vec<Hit>) -> Result<()> {
-    let sparse = here.len().saturating_mul(SPARSE) < raw.len();
-    let mut at = 0;
-    for position in here {
-        let token = token_at(tokens, *position)?.0;
-        let rest = raw.get(at..).unwrap_or_default();
-        at += if sparse {
-            rest.partition_point(|held| u128::from_be_bytes(*held) < token)
-        } else {
-            rest.iter().position(|held| u128::from_be_bytes(*held) >= token).unwrap_or(rest.len())
-        };
-        if raw.get(at).is_some_and(|held| u128::from_be_bytes(*held) == token) {
-            hits.push(Hit { position: *position, index: base + at as u64 });
-        }
-    }
-    Ok(())
-}
-
-fn token_at(tokens: &[Token], position: u32) -> Result<Token> {
-    tokens
-        .get(position as usize)
-        .copied()
-        .ok_or_else(|| Error::Internal(format!("candidate {position} in a batch of {} tokens", tokens.len())))
-}
-
-/// `range` counted from `start`.
-fn offset(range: &Range<u64>, start: u64) -> Option<Range<usize>> {
-    Some(
-        usize::try_from(range.start.checked_sub(start)?).ok()?
-            ..usize::try_from(range.end.checked_sub(start)?).ok()?,
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::index::run::{BLOCK_BYTES, RunSpec, RunWriter, Tail};
+    use crate::index::SortedBatch;
+    use crate::index::run::{BLOCK_TOKENS, RunWriter};
     use crate::index::samples::{any_tokens, ascending};
-    use crate::index::{SortedBatch, bloom::Bloom};
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
     fn run(tokens: &[Token], highest_commit: Option<u64>) -> (RunMeta, Vec<u8>) {
-        let spec = RunSpec { highest_commit, ..RunSpec::of(tokens) };
-        let mut writer = RunWriter::new("r", Vec::new(), &spec).unwrap();
+        let mut writer = RunWriter::new("r", Vec::new(), highest_commit.map(|highest| 0..=highest));
         for (token, commit) in tokens.iter().zip(0..) {
             match highest_commit {
                 Some(_) => writer.push_with_commit(*token, commit).unwrap(),
                 None => writer.push(*token).unwrap(),
             }
         }
-        let (_, object) = writer.finish().unwrap();
-        match RunMeta::parse("r", object.len() as u64, &object).unwrap() {
-            Tail::Ready(meta) => (*meta, object),
-            Tail::Needs(range) => panic!("the whole object was given, and it needs {range:?}"),
-        }
+        let (summary, object) = writer.finish().unwrap();
+        let tail = RunMeta::tail(summary.bytes, summary.tokens.count);
+        (RunMeta::parse("r", summary.bytes, &object[tail.start as usize..]).unwrap(), object)
     }
 
-    /// Looks a batch up as a caller does.
-    fn look_up(
-        meta: &RunMeta,
-        object: &[u8],
-        batch: &[Token],
-        candidates: &[u32],
-        limits: &Limits,
-    ) -> Vec<Hit> {
-        let mut hits = Vec::new();
-        let mut last = 0;
-        for fetch in plan(meta, batch, candidates, limits).unwrap() {
-            assert!(fetch.bytes.start >= last && fetch.bytes.end > fetch.bytes.start);
-            assert!(fetch.bytes.end - fetch.bytes.start <= limits.request.max(BLOCK_BYTES));
-            last = fetch.bytes.end;
-            let bytes = &object[fetch.bytes.start as usize..fetch.bytes.end as usize];
-            find(meta, &fetch, bytes, batch, candidates, &mut hits).unwrap();
+    fn part(object: &[u8], range: Range<u64>) -> &[u8] {
+        &object[range.start as usize..range.end as usize]
+    }
+
+    /// Looks a batch up as a caller does. Gives the hits, and how many bytes of prefixes and of slices were fetched.
+    fn look_up(meta: &RunMeta, object: &[u8], batch: &[Token], limits: &Limits) -> Result<(Vec<Hit>, u64, u64)> {
+        let (mut hits, mut prefix_bytes, mut slice_bytes) = (Vec::new(), 0, 0);
+        for piece in plan(meta, batch, limits) {
+            for fetch in prefixes(meta, &piece, limits, |_| false) {
+                let bytes = meta.layout().prefix_range(fetch.start).start..meta.layout().prefix_range(fetch.end - 1).end;
+                assert!(bytes.end - bytes.start <= limits.request.max(7000), "{bytes:?}");
+                prefix_bytes += bytes.end - bytes.start;
+                for block in fetch {
+                    assert!(part(object, bytes.clone()).len() >= part(object, meta.layout().prefix_range(block)).len());
+                }
+            }
+            let mut candidates = Vec::new();
+            for wanted in &piece {
+                let bytes = part(object, meta.layout().prefix_range(wanted.block));
+                meta.check_prefixes(wanted.block, bytes)?;
+                probe(meta, wanted, bytes, batch, &mut candidates)?;
+            }
+            let mut last = 0;
+            for fetch in slices(meta, &candidates, limits)? {
+                assert!(fetch.bytes.start >= last, "{fetch:?} after {last}");
+                last = fetch.bytes.start;
+                slice_bytes += fetch.bytes.end - fetch.bytes.start;
+                let prefixes = |block| Some(part(object, meta.layout().prefix_range(block)));
+                find(meta, &fetch, part(object, fetch.bytes.clone()), batch, &candidates, prefixes, &mut hits)?;
+            }
         }
-        hits
+        Ok((hits, prefix_bytes, slice_bytes))
     }
 
     /// A run that is uniform here, and there holds more than a block of tokens with the same highest bits.
@@ -250,8 +307,9 @@ mod tests {
             if crowd {
                 batch.extend((0..20_000).map(|i| Token(77 << 120 | i)));
             }
-            let batch = SortedBatch::new(&batch).unwrap();
-            let hits = look_up(&meta, &object, batch.tokens(), &batch.positions(), &Limits { request, gap });
+            let mut batch = SortedBatch::new(&batch).unwrap();
+            batch.take_repeats();
+            let (hits, _, _) = look_up(&meta, &object, batch.tokens(), &Limits { request, gap }).unwrap();
             let positions: Vec<u32> = hits.iter().map(|hit| hit.position).collect();
             let expected: Vec<u32> = (0..).zip(batch.tokens()).filter(|(_, t)| held.contains(t)).map(|(i, _)| i).collect();
             prop_assert_eq!(positions, expected);
@@ -260,8 +318,7 @@ mod tests {
             }
             if let (true, Some(hit)) = (commits, hits.last()) {
                 let (block, slot) = hit.block();
-                let range = meta.layout().commit_range(block);
-                let commits = meta.decode_commits(block, &object[range.start as usize..range.end as usize]).unwrap();
+                let commits = meta.decode_commits(block, part(&object, meta.layout().commit_range(block))).unwrap();
                 prop_assert_eq!(commits[slot], hit.index);
             }
         }
@@ -276,57 +333,44 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_before_the_look_up_loses_nothing_and_saves_fetches() {
-        let tokens = ascending(0, 100_000);
+    fn few_bytes_decide_a_token() {
+        let tokens = ascending(0, 200_000);
         let (meta, object) = run(&tokens, None);
-        let range = meta.layout().bloom_range();
-        let bloom: Bloom =
-            meta.decode_bloom(&object[range.start as usize..range.end as usize]).unwrap().unwrap();
         let mut batch = ascending(1 << 40, 1000);
         batch.extend([tokens[5], tokens[99_999]]);
         batch.sort_unstable();
-        let mut survivors = Vec::new();
-        bloom.probe_batch(&batch, &mut survivors);
         let limits = Limits { request: 1 << 20, gap: 0 };
-        assert_eq!(look_up(&meta, &object, &batch, &survivors, &limits).len(), 2);
-        let fetched = |candidates: &[u32]| -> u64 {
-            plan(&meta, &batch, candidates, &limits)
-                .unwrap()
-                .iter()
-                .map(|f| f.bytes.end - f.bytes.start)
-                .sum()
-        };
-        let everything: Vec<u32> = (0..batch.len() as u32).collect();
-        assert!(fetched(&survivors) * 2 < fetched(&everything));
-        assert!(filter_pays(&meta, batch.len()) && !filter_pays(&meta, 1));
+        let (hits, prefixes, slices) = look_up(&meta, &object, &batch, &limits).unwrap();
+        assert_eq!(hits.len(), 2);
+        assert!(prefixes < 200_000 * 3 / 2 && slices < 20 * 1700, "{prefixes} and {slices} bytes");
+        assert!(plan(&meta, &[], &limits).is_empty());
     }
 
     #[test]
-    fn dense_candidates_become_a_sweep_in_few_fetches() {
+    fn dense_batches_pass_over_the_prefixes_in_few_fetches() {
         let tokens = ascending(0, 100_000);
         let (meta, _) = run(&tokens, None);
-        let everything: Vec<u32> = (0..100_000).collect();
-        let fetches = plan(&meta, &tokens, &everything, &Limits { request: 1 << 20, gap: 0 }).unwrap();
-        assert_eq!(fetches.len(), 2);
-        assert_eq!(fetches[0].bytes.end, fetches[1].bytes.start);
+        let limits = Limits { request: 1 << 20, gap: 0 };
+        let pieces = plan(&meta, &tokens, &limits);
+        assert_eq!(pieces.len(), 1);
+        assert_eq!(prefixes(&meta, &pieces[0], &limits, |_| false), [0..100_000u64.div_ceil(BLOCK_TOKENS)]);
+        assert_eq!(prefixes(&meta, &pieces[0], &limits, |block| block != 3), [3..4]);
     }
 
     #[test]
-    fn wrong_bytes_and_wrong_candidates_are_errors() {
+    fn damaged_bytes_are_errors() {
         let tokens = ascending(0, 10_000);
         let (meta, object) = run(&tokens, None);
-        let fetch = &plan(&meta, &tokens, &[5, 9_000], &Limits::default()).unwrap()[0];
-        let mut bytes = object[fetch.bytes.start as usize..fetch.bytes.end as usize].to_vec();
-        let mut hits = Vec::new();
-        assert!(matches!(
-            find(&meta, fetch, &bytes[1..], &tokens, &[5], &mut hits),
-            Err(Error::Corrupt { .. })
-        ));
-        bytes[100] ^= 1;
-        assert!(matches!(find(&meta, fetch, &bytes, &tokens, &[5], &mut hits), Err(Error::Corrupt { .. })));
-        assert!(hits.is_empty());
-        assert!(matches!(plan(&meta, &tokens, &[10_000], &Limits::default()), Err(Error::Internal(_))));
-        let forged = Fetch { bytes: 0..0, blocks: 0..u64::MAX };
-        assert!(find(&meta, &forged, &[], &tokens, &[5], &mut hits).is_err());
+        let limits = Limits::default();
+        let sound = look_up(&meta, &object, &tokens[..1], &limits).unwrap().0;
+        assert_eq!(sound, [Hit { position: 0, index: 0 }]);
+        for range in [meta.layout().prefix_range(0), meta.layout().suffix_range(0)] {
+            let mut damaged = object.clone();
+            damaged[range.start as usize + 8] ^= 1;
+            let error = look_up(&meta, &damaged, &tokens[..1], &limits).unwrap_err();
+            assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+        }
+        let candidate = Candidate { block: 9, maybe: Maybe { position: 0, first: 0, end: 1 } };
+        assert!(slices(&meta, &[candidate], &limits).is_err());
     }
 }

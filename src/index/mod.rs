@@ -1,33 +1,31 @@
-//! The index: the exact set of all accepted tokens, as sorted files, filters and tables in memory.
+//! The index: the exact set of all accepted tokens, as sorted files and tables in memory.
 //!
 //! Pure and synchronous: bytes come in, bytes and plans go out; no I/O, no clock, no randomness. The floor above
 //! fetches what a plan asks for and hands the bytes back. One batch of rows is judged like this:
 //!
 //! 1. [`SortedBatch`] sorts its tokens once, with their rows; repeats within the batch fall out.
-//! 2. [`bloom`]: the filter of each live run names the candidates, a superset of what the run holds.
-//! 3. [`lookup::plan`] says which byte ranges of the run decide them; [`lookup::find`] finds the exact hits there.
-//! 4. [`set`]: what is left is new; the session's own set remembers it.
+//! 2. [`lookup`]: the prefixes of each live run name the candidates, a superset of what the run holds, and the suffixes of
+//!    these decide them.
+//! 3. [`set`]: what is left is new; the session's own set remembers it.
 //!
-//! A filter alone never drops a row, every byte of a run is checked before it is believed, and bytes that are
+//! A prefix alone never drops a row, every byte of a run is checked before it is believed, and bytes that are
 //! not what they must be are an [`Error::Corrupt`](crate::Error::Corrupt), never a panic.
 
 pub mod batch;
-pub mod bloom;
 pub mod lookup;
 pub mod merge;
 pub mod run;
 pub mod set;
 
 pub use batch::SortedBatch;
-pub use bloom::Bloom;
-pub use lookup::{Fetch, Hit, Limits};
+pub use lookup::{Hit, Limits};
 pub use merge::Merge;
-pub use run::{RunMeta, RunSpec, RunSummary, RunWriter};
+pub use run::{RunMeta, RunSummary, RunWriter};
 pub use set::SessionSet;
 
 use crate::token::Token;
 
-/// The 64 highest bits of a token: they choose its place in a run, a filter and a table.
+/// The 64 highest bits of a token: they choose its place in a run and a table.
 pub(crate) fn top(token: Token) -> u64 {
     (token.0 >> 64) as u64
 }

@@ -17,22 +17,41 @@ use crate::source::ndjson::{Block, Decoded, Inference};
 use crate::source::parquet::RowGroup;
 use crate::token::Tokens;
 
+/// Pieces of row groups that wait at most, however small they are.
+const WAITING: usize = 1024;
+
 /// Takes prepared chunks in order, has them judged, and passes on what survives.
 pub(super) struct Judge<'a> {
     run: &'a Run<'a>,
     pub(super) session: Session,
     pub(super) planned: Arc<Vec<Planned>>,
     recipe: Recipe,
+    /// Pieces of row groups that are to be judged together, in order.
+    waiting: Vec<Waiting>,
+    waiting_rows: usize,
+    /// How many rows are judged together.
+    together: usize,
     /// The verdicts on the pieces of the row group under way.
     pieces: Vec<Verdicts>,
     /// Its rows without a key, counted from its first.
     keyless: Vec<usize>,
-    /// Rows of the Parquet source under way before this row group.
+    /// Rows of the Parquet source under way before the row group to come.
     row: u64,
     /// Which key columns the text source under way has shown.
     presence: Presence,
     /// Whether all text was looked through for new columns.
     inferred: bool,
+}
+
+/// A piece of a row group, not judged yet.
+struct Waiting {
+    source: u32,
+    group: RowGroup<Input>,
+    tokens: Tokens,
+    /// Whether it is the last of its group.
+    last: bool,
+    /// Rows of the file before its group.
+    row: u64,
 }
 
 impl<'a> Judge<'a> {
@@ -44,31 +63,39 @@ impl<'a> Judge<'a> {
     ) -> Self {
         let inferred = run.options.sample_rows.is_some();
         let presence = Presence::default();
-        let (pieces, keyless) = (Vec::new(), Vec::new());
-        Self { run, session, planned, recipe, pieces, keyless, row: 0, presence, inferred }
+        // As many as one chunk may have: memory has room for that.
+        let together = session.best_batch().min(recipe.piece_rows as u64) as usize;
+        let (waiting, pieces, keyless) = (Vec::new(), Vec::new(), Vec::new());
+        Self {
+            run,
+            session,
+            planned,
+            recipe,
+            waiting,
+            waiting_rows: 0,
+            together,
+            pieces,
+            keyless,
+            row: 0,
+            presence,
+            inferred,
+        }
     }
 
     pub(super) async fn take(&mut self, number: usize, source: u32, chunk: Prepared) -> Result<()> {
         let (rows, dropped) = match chunk {
             Prepared::RowGroup { group, tokens, last } => {
-                let verdicts = self.session.judge(source, &tokens).await?;
-                let counts = (verdicts.keep.len() as u64, verdicts.keep.len() as u64 - verdicts.accepted);
-                let before = self.rows_before();
-                self.keyless.extend(verdicts.no_key.iter().map(|row| before + *row as usize));
-                self.pieces.push(verdicts);
-                // Once for the whole group, which is decoded for it; a run that ends at such a row ends at the first.
-                if last || self.session.fails_without_key() {
-                    let keyless = std::mem::take(&mut self.keyless);
-                    reject::keyless_rows(&mut self.session, &group, self.row, keyless).await?;
+                let row = self.row;
+                self.row += if last { group.num_rows() as u64 } else { 0 };
+                self.waiting_rows += tokens.tokens.len();
+                self.waiting.push(Waiting { source, group, tokens, last, row });
+                if self.waiting_rows >= self.together || self.waiting.len() >= WAITING {
+                    self.judge_waiting().await?;
                 }
-                if last {
-                    self.row += group.num_rows() as u64;
-                    self.run.progress.advance(group.compressed_bytes());
-                    self.write_row_group(source, group).await?;
-                }
-                counts
+                return Ok(());
             }
             block @ (Prepared::Block { .. } | Prepared::Wide { .. }) => {
+                self.judge_waiting().await?;
                 self.take_text(number, source, block).await?
             }
             Prepared::End => {
@@ -82,6 +109,35 @@ impl<'a> Judge<'a> {
             }
         };
         self.run.progress.count(rows, dropped);
+        Ok(())
+    }
+
+    /// Has all that wait judged, and passes on what survives.
+    pub(super) async fn judge_waiting(&mut self) -> Result<()> {
+        let waiting = std::mem::take(&mut self.waiting);
+        self.waiting_rows = 0;
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        let chunks: Vec<(u32, &Tokens)> =
+            waiting.iter().map(|waiting| (waiting.source, &waiting.tokens)).collect();
+        let all = self.session.judge_together(&chunks).await?;
+        for (Waiting { source, group, last, row, .. }, verdicts) in waiting.into_iter().zip(all) {
+            let (rows, accepted) = (verdicts.keep.len() as u64, verdicts.accepted);
+            let before = self.rows_before();
+            self.keyless.extend(verdicts.no_key.iter().map(|row| before + *row as usize));
+            self.pieces.push(verdicts);
+            // Once for the whole group, which is decoded for it; a run that ends at such a row ends at the first.
+            if last || self.session.fails_without_key() {
+                let keyless = std::mem::take(&mut self.keyless);
+                reject::keyless_rows(&mut self.session, &group, row, keyless).await?;
+            }
+            if last {
+                self.run.progress.advance(group.compressed_bytes());
+                self.write_row_group(source, group).await?;
+            }
+            self.run.progress.count(rows, rows - accepted);
+        }
         Ok(())
     }
 

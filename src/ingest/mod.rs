@@ -46,7 +46,10 @@ pub async fn ingest(
     if options.memory < MIN_MEMORY {
         return Err(Error::Usage(format!("--memory must be at least {} MiB", MIN_MEMORY / MIB)));
     }
-    let store = Store::open(table, &options.store_options)?;
+    let mut store = Store::open(table, &options.store_options)?;
+    if let Some(folder) = &options.cache_dir {
+        store = store.with_cache(folder, options.cache_size)?;
+    }
     let discover = DiscoverOptions {
         format: options.format,
         store_options: options.store_options.clone(),
@@ -187,6 +190,7 @@ impl Run<'_> {
             ended += usize::from(matches!(chunk, Prepared::End));
             judge.take(number, source, chunk).await?;
         }
+        judge.judge_waiting().await?;
         // The feed falling silent is not the same as the input being at its end.
         if ended != judge.planned.iter().filter(|planned| matches!(planned, Planned::Read { .. })).count() {
             return Err(Error::Internal("the reading of a source ended before the source did".into()));

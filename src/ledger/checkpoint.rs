@@ -17,8 +17,9 @@ use crate::error::{Error, Result};
 /// Every so many versions a writer leaves a checkpoint behind.
 pub const INTERVAL: u64 = 32;
 
-/// The format version of checkpoints that this program writes, and the only one it uses. (1 knew no oldest version.)
-const FORMAT: u32 = 2;
+/// The format version of checkpoints that this program writes, and the only one it uses. (1 knew no oldest version, 2 named
+/// what is live twice.)
+const FORMAT: u32 = 3;
 
 /// The largest checkpoint that is unpacked, in bytes: so many, and for each byte of its packed form so many more. Names,
 /// checksums and sums hardly compress; what unpacks to more is no checkpoint of ours.

@@ -39,12 +39,15 @@ pub struct State {
     /// The oldest version whose snapshot is whole for certain. Below it a vacuum may have deleted what it named.
     pub oldest: u64,
     /// Live data files by name.
+    #[serde(with = "live")]
     pub files: BTreeMap<String, Live<DataFile>>,
     /// Live token runs by name.
+    #[serde(with = "live")]
     pub runs: BTreeMap<String, Live<RunRef>>,
     /// Live inline tokens by the version that holds them.
     pub inline: BTreeMap<u64, InlineTokens>,
     /// Files of rows kept out, by name, with the version that named them.
+    #[serde(with = "live")]
     pub quarantine: BTreeMap<String, Live<QuarantineFile>>,
     /// Consumed sources by identity.
     #[serde(with = "sources")]
@@ -62,12 +65,11 @@ pub struct State {
 }
 
 /// A live object and the version that made it live.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Live<T> {
     /// The version that named it first.
     pub since: u64,
     /// What the manifest says of it.
-    #[serde(flatten)]
     pub item: T,
 }
 
@@ -407,6 +409,49 @@ fn sum_tokens(mut sums: impl Iterator<Item = TokenSum>) -> Option<TokenSum> {
         all.count.checked_add(one.count)?;
         Some(all.plus(one))
     })
+}
+
+/// What is live stands as a list of versions and items, each with its name once: a long table's checkpoint is mostly this,
+/// and every run reads it.
+mod live {
+    use super::{BTreeMap, DataFile, Live, QuarantineFile, RunRef};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) trait Named {
+        fn name(&self) -> &str;
+    }
+
+    impl Named for DataFile {
+        fn name(&self) -> &str {
+            &self.name
+        }
+    }
+
+    impl Named for RunRef {
+        fn name(&self) -> &str {
+            &self.name
+        }
+    }
+
+    impl Named for QuarantineFile {
+        fn name(&self) -> &str {
+            &self.name
+        }
+    }
+
+    pub(super) fn serialize<T: Serialize, S: Serializer>(
+        map: &BTreeMap<String, Live<T>>,
+        s: S,
+    ) -> Result<S::Ok, S::Error> {
+        s.collect_seq(map.values().map(|live| (live.since, &live.item)))
+    }
+
+    pub(super) fn deserialize<'de, T: Named + Deserialize<'de>, D: Deserializer<'de>>(
+        d: D,
+    ) -> Result<BTreeMap<String, Live<T>>, D::Error> {
+        let all = Vec::<(u64, T)>::deserialize(d)?;
+        Ok(all.into_iter().map(|(since, item)| (item.name().to_owned(), Live { since, item })).collect())
+    }
 }
 
 /// JSON has no 128-bit keys: the sources stand as a list.

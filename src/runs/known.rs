@@ -2,15 +2,18 @@
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 
-use super::{Budget, OpenRun};
-use crate::error::Result;
-use crate::index::lookup;
+use super::{Budget, OpenRun, open};
+use crate::error::{Error, Result};
+use crate::index::lookup::{self, Piece};
 use crate::ledger::State;
 use crate::store::Store;
 use crate::token::Token;
 
+/// Bytes of prefixes that are passed over in the time that one more row of a batch takes.
+const BYTES_A_ROW: u64 = 64;
+
 /// How many runs are opened at a time.
-const OPENED_AT_ONCE: usize = 8;
+const OPENED_AT_ONCE: usize = 32;
 
 /// The exact set of the tokens accepted up to a version.
 #[derive(Debug)]
@@ -19,34 +22,70 @@ pub(crate) struct Known {
     /// All inline tokens, ascending.
     inline: Vec<Token>,
     budget: Budget,
+    memory: u64,
 }
 
 impl Known {
-    /// Opens the live runs of `state`. Filters and tokens kept in memory stay within `memory` bytes.
+    /// Opens the live runs of `state`. Prefixes and tokens kept in memory stay within `memory` bytes.
     pub(crate) async fn open(store: &Store, state: &State, memory: u64) -> Result<Self> {
         let opened: Vec<_> = state.runs.values().map(|run| OpenRun::open(store, &run.item)).collect();
         let runs = stream::iter(opened).buffered(OPENED_AT_ONCE).try_collect().await?;
         let mut inline: Vec<Token> =
             state.inline.values().flat_map(|tokens| tokens.0.iter().copied()).collect();
         inline.sort_unstable();
-        Ok(Self { runs, inline, budget: Budget(memory) })
+        Ok(Self { runs, inline, budget: Budget(memory), memory })
     }
 
     /// Knows nothing: a table that does not exist yet.
     pub(crate) fn nothing() -> Self {
-        Self { runs: Vec::new(), inline: Vec::new(), budget: Budget(0) }
+        Self { runs: Vec::new(), inline: Vec::new(), budget: Budget(0), memory: 0 }
+    }
+
+    /// How many rows are best judged together. More than a chunk where the prefixes of all runs do not fit into memory:
+    /// then each batch passes over them anew, so that one large batch is cheaper than many small ones.
+    pub(crate) fn best_batch(&self) -> u64 {
+        let prefixes = self.runs.iter().map(OpenRun::prefix_bytes).sum::<u64>();
+        if prefixes <= self.memory { 0 } else { prefixes / BYTES_A_ROW }
     }
 
     /// The positions in ascending `tokens` that are known, ascending.
     pub(crate) async fn find(&mut self, store: &Store, tokens: &[Token]) -> Result<Vec<u32>> {
         let mut found = lookup::common(tokens, &self.inline);
-        for run in &mut self.runs {
-            found.extend(run.find(store, tokens, &mut self.budget).await?);
+        let mut pieces = Vec::new();
+        for (at, run) in self.runs.iter().enumerate() {
+            pieces.extend(run.plan(store, tokens).into_iter().map(|piece| (at, piece)));
+        }
+        // The pieces of all runs are on their way at the same time: so many runs cost one wait together.
+        let runs = &self.runs;
+        let search = |(at, piece): (usize, Piece)| async move {
+            match runs.get(at) {
+                Some(run) => Ok((at, run.search(store, tokens, piece).await?)),
+                None => Err(Error::Internal(format!("run {at} is not open"))),
+            }
+        };
+        let mut searches = stream::iter(pieces).map(search).buffered(at_once(store, runs.len()));
+        let mut kept = Vec::new();
+        let mut left = self.budget.0;
+        while let Some((at, mut piece)) = searches.try_next().await? {
+            found.extend(piece.hits.iter().map(|hit| hit.position));
+            piece.shrink(&mut left);
+            kept.push((at, piece));
+        }
+        drop(searches);
+        for (at, piece) in kept {
+            if let Some(run) = self.runs.get_mut(at) {
+                run.keep(piece, &mut self.budget);
+            }
         }
         found.sort_unstable();
         found.dedup();
         Ok(found)
     }
+}
+
+/// How many pieces are looked up at a time: those of many small runs are small.
+fn at_once(store: &Store, runs: usize) -> usize {
+    open::at_once(store).max(runs.min(OPENED_AT_ONCE))
 }
 
 #[cfg(test)]
@@ -55,7 +94,6 @@ mod tests {
     use std::collections::BTreeSet;
     use std::sync::Arc;
 
-    use crate::index::RunSpec;
     use crate::index::samples::{ascending, token};
     use crate::ledger::entry::InlineTokens;
     use crate::ledger::state::Live;
@@ -70,7 +108,7 @@ mod tests {
         for (since, from) in [(1, 0), (2, 10_000), (5, 20_000)] {
             let tokens = ascending(from, 3_000 * since);
             let name = format!("_dedupe/tokens/{since}.run");
-            let mut upload = RunUpload::begin(&store, name.clone(), &RunSpec::of(&tokens)).await.unwrap();
+            let mut upload = RunUpload::begin(&store, name.clone(), None).await.unwrap();
             upload.push_all(&tokens).await.unwrap();
             let item = upload.finish().await.unwrap();
             state.runs.insert(name, Live { since, item });

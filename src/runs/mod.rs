@@ -4,6 +4,7 @@
 //! [`known`] is what a table knows at a version, [`own`] what a session has accepted itself. What is kept in memory
 //! stays within the budget given; every byte used was checked against the checksum that the ledger vouches for.
 
+mod cached;
 pub(crate) mod known;
 pub(crate) mod open;
 pub(crate) mod own;

@@ -3,7 +3,7 @@
 use super::write::RunUpload;
 use super::{Budget, OpenRun};
 use crate::error::{Error, Result};
-use crate::index::{RunSpec, SessionSet};
+use crate::index::SessionSet;
 use crate::ledger::entry::{InlineTokens, RunRef};
 use crate::ledger::name::{self, Namer};
 use crate::store::Store;
@@ -207,7 +207,7 @@ pub(crate) fn without(tokens: &[Token], positions: &[u32]) -> Vec<Token> {
 /// Writes ascending tokens as a run; keeps them at hand if asked to.
 async fn stage(store: &Store, namer: &mut Namer, tokens: Vec<Token>, keep: bool) -> Result<Staged> {
     let name = namer.next(name::TOKENS, "run");
-    let mut upload = RunUpload::begin(store, name, &RunSpec::of(&tokens)).await?;
+    let mut upload = RunUpload::begin(store, name, None).await?;
     upload.push_all(&tokens).await?;
     let (reference, run) = upload.finish_open(store).await?;
     Ok(Staged { reference, run: if keep { run.with_tokens(tokens) } else { run } })
@@ -220,9 +220,7 @@ async fn rewrite(store: &Store, namer: &mut Namer, staged: &Staged, gone: &[Toke
         return stage(store, namer, without(tokens, &places), true).await;
     }
     let name = namer.next(name::TOKENS, "run");
-    let mut spec = RunSpec::new(staged.run.len() - gone.len() as u64);
-    spec.within = Token(staged.reference.min)..=Token(staged.reference.max);
-    let mut upload = RunUpload::begin(store, name, &spec).await?;
+    let mut upload = RunUpload::begin(store, name, None).await?;
     let mut scan = super::Scan::new(std::sync::Arc::clone(staged.run.meta()));
     while let Some(tokens) = scan.next_tokens(store).await? {
         let places = crate::index::lookup::common(&tokens, gone);

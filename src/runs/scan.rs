@@ -1,14 +1,17 @@
 //! A run read from its first token to its last, in pieces.
 
+use std::ops::Range;
 use std::sync::Arc;
 
+use super::cached;
 use crate::error::Result;
 use crate::index::RunMeta;
 use crate::index::merge::{Commits, Piece};
-use crate::store::Store;
+use crate::index::run::BLOCK_TOKENS;
+use crate::store::{Store, compute};
 use crate::token::Token;
 
-/// Blocks read at a time: 1 MiB of tokens. Divides a group, so that a piece's bytes lie together.
+/// Blocks read at a time: some 800 KiB of tokens. Divides a group, so that a piece's bytes lie together.
 const BLOCKS: u64 = 16;
 
 /// Where a reader stands in a run.
@@ -26,50 +29,58 @@ impl Scan {
 
     /// The next tokens, ascending; `None` after the last.
     pub(crate) async fn next_tokens(&mut self, store: &Store) -> Result<Option<Vec<Token>>> {
-        let (first, end) = (self.next, (self.next + BLOCKS).min(self.meta.layout().blocks()));
-        if first >= end {
-            return Ok(None);
-        }
-        let layout = self.meta.layout();
-        let start = layout.block_range(first).start;
-        let bytes = store.get_range(self.meta.object(), start..layout.block_range(end - 1).end).await?;
-        let mut tokens = Vec::new();
-        for block in first..end {
-            let range = layout.block_range(block);
-            let piece =
-                bytes.get((range.start - start) as usize..(range.end - start) as usize).unwrap_or_default();
-            tokens.extend(self.meta.decode_block(block, piece)?);
-        }
-        self.next = end;
-        Ok(Some(tokens))
+        Ok(self.next(store, None).await?.map(|piece| piece.tokens))
     }
 
     /// The next tokens with the versions that accepted them: `since` for all, if the run does not say.
     pub(crate) async fn next_piece(&mut self, store: &Store, since: u64) -> Result<Option<Piece>> {
-        let first = self.next;
-        let Some(tokens) = self.next_tokens(store).await? else { return Ok(None) };
-        if self.meta.layout().commit_width() == 0 {
-            return Ok(Some(Piece { tokens, commits: Commits::All(since) }));
-        }
+        self.next(store, Some(since)).await
+    }
+
+    async fn next(&mut self, store: &Store, since: Option<u64>) -> Result<Option<Piece>> {
         let layout = self.meta.layout();
-        let start = layout.commit_range(first).start;
-        let bytes =
-            store.get_range(self.meta.object(), start..layout.commit_range(self.next - 1).end).await?;
-        let mut commits = Vec::with_capacity(tokens.len());
-        for block in first..self.next {
-            let range = layout.commit_range(block);
-            let piece =
-                bytes.get((range.start - start) as usize..(range.end - start) as usize).unwrap_or_default();
-            commits.extend(self.meta.decode_commits(block, piece)?);
+        let (first, end) = (self.next, (self.next + BLOCKS).min(layout.blocks()));
+        if first >= end {
+            return Ok(None);
         }
-        Ok(Some(Piece { tokens, commits: Commits::Each(commits) }))
+        let (last, each) = (end - 1, since.is_some() && self.meta.commits().is_some());
+        let mut ranges = vec![
+            layout.prefix_range(first).start..layout.prefix_range(last).end,
+            layout.suffix_range(first).start..layout.suffix_range(last).end,
+        ];
+        let commits = layout.commit_range(first).start..layout.commit_range(last).end;
+        if each && !commits.is_empty() {
+            ranges.push(commits);
+        }
+        let bytes = cached::from_store(store, self.meta.object(), ranges.clone()).await?;
+        let meta = Arc::clone(&self.meta);
+        self.next = end;
+        compute(move || {
+            let part = |column: usize, range: Range<u64>| {
+                let start = ranges.get(column).map_or(0, |whole| whole.start);
+                let range = range.start.saturating_sub(start) as usize..range.end.saturating_sub(start) as usize;
+                bytes.get(column).and_then(|bytes| bytes.get(range)).unwrap_or_default()
+            };
+            let mut tokens = Vec::with_capacity(((end - first) * BLOCK_TOKENS) as usize);
+            let mut commits = Vec::new();
+            for block in first..end {
+                let prefixes = part(0, meta.layout().prefix_range(block));
+                let suffixes = part(1, meta.layout().suffix_range(block));
+                meta.decode_block(block, prefixes, suffixes, &mut tokens)?;
+                if each {
+                    commits.extend(meta.decode_commits(block, part(2, meta.layout().commit_range(block)))?);
+                }
+            }
+            let commits = if each { Commits::Each(commits) } else { Commits::All(since.unwrap_or_default()) };
+            Ok(Some(Piece { tokens, commits }))
+        })
+        .await
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::index::RunSpec;
     use crate::index::samples::ascending;
     use crate::runs::open::OpenRun;
     use crate::runs::write::RunUpload;
@@ -101,7 +112,7 @@ mod tests {
         for count in [1, 4095, 4096, 4097, 65_536, 65_537, 150_000] {
             let (store, tokens) = (memory(), ascending(0, count));
             let name = "_dedupe/tokens/plain.run";
-            let mut upload = RunUpload::begin(&store, name.into(), &RunSpec::of(&tokens)).await.unwrap();
+            let mut upload = RunUpload::begin(&store, name.into(), None).await.unwrap();
             upload.push_all(&tokens).await.unwrap();
             let run = upload.finish().await.unwrap();
             assert_eq!((run.bytes, run.name.as_str()), (store.head(name).await.unwrap().unwrap().size, name));
@@ -110,9 +121,8 @@ mod tests {
             assert_eq!(scanned(&store, &run).await, expected);
 
             let with_commits: Vec<_> = (0..).zip(&tokens).map(|(i, token)| (*token, i * 7 % 5000)).collect();
-            let spec = RunSpec { highest_commit: Some(5000), ..RunSpec::new(count) };
             let name = "_dedupe/tokens/commits.run";
-            let mut upload = RunUpload::begin(&store, name.into(), &spec).await.unwrap();
+            let mut upload = RunUpload::begin(&store, name.into(), Some(0..=5000)).await.unwrap();
             for piece in with_commits.chunks(1_000) {
                 upload.push_with_commits(piece).await.unwrap();
             }
@@ -125,7 +135,7 @@ mod tests {
     async fn tokens_out_of_order_are_not_written() {
         let store = memory();
         let mut upload =
-            RunUpload::begin(&store, "_dedupe/tokens/r.run".into(), &RunSpec::new(2)).await.unwrap();
+            RunUpload::begin(&store, "_dedupe/tokens/r.run".into(), None).await.unwrap();
         assert!(upload.push_all(&[Token(9), Token(3)]).await.is_err());
     }
 }

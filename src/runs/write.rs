@@ -1,10 +1,12 @@
 //! Making a run on a store, in bounded memory.
 
+use std::ops::RangeInclusive;
+
 use bytes::Bytes;
 
 use super::{OpenRun, reference};
 use crate::error::Result;
-use crate::index::{RunSpec, RunWriter};
+use crate::index::RunWriter;
 use crate::ledger::entry::RunRef;
 use crate::store::{Store, Upload};
 use crate::token::Token;
@@ -26,9 +28,14 @@ pub(crate) struct RunUpload {
 const KEPT: usize = 1 << 20;
 
 impl RunUpload {
-    /// Begins the run `name`.
-    pub(crate) async fn begin(store: &Store, name: String, spec: &RunSpec) -> Result<Self> {
-        let writer = RunWriter::new(&name, Vec::new(), spec)?;
+    /// Begins the run `name`. `commits`: the lowest and the highest version that may come, if each token is to be stored
+    /// with its own.
+    pub(crate) async fn begin(
+        store: &Store,
+        name: String,
+        commits: Option<RangeInclusive<u64>>,
+    ) -> Result<Self> {
+        let writer = RunWriter::new(&name, Vec::new(), commits);
         let upload = store.create(&name).await?;
         Ok(Self { name, writer, upload, written: Some(Vec::new()) })
     }
@@ -67,13 +74,8 @@ impl RunUpload {
     }
 
     async fn complete(mut self) -> Result<(RunRef, Option<Vec<u8>>)> {
-        let summary = loop {
-            let summary = self.writer.finish_step()?;
-            self.drain().await?;
-            if let Some(summary) = summary {
-                break summary;
-            }
-        };
+        let summary = self.writer.complete()?;
+        self.drain().await?;
         self.upload.finish().await?;
         Ok((reference(self.name, &summary), self.written))
     }

@@ -13,7 +13,7 @@ use crate::ledger::name::Namer;
 use crate::policy::NullKey;
 use crate::runs::{Known, Own};
 use crate::store::Store;
-use crate::token::{TokenSum, Tokens};
+use crate::token::{Token, TokenSum, Tokens};
 
 /// The verdicts on one chunk.
 #[derive(Debug, Clone)]
@@ -57,48 +57,134 @@ pub(super) struct Memory<'a> {
     pub(super) own: &'a mut Own,
 }
 
-/// Judges a chunk against what is known, and remembers what is new.
+/// Some rows to be judged: their tokens, and what becomes of those without a key.
+pub(super) struct Judged<'a> {
+    pub(super) tokens: &'a Tokens,
+    pub(super) null_key: NullKey,
+}
+
+/// Judges chunks, one after the other but all as one batch, against what is known, and remembers what is new.
 pub(super) async fn judge(
     store: &Store,
     namer: &mut Namer,
     memory: Memory<'_>,
-    tokens: &Tokens,
-    null_key: NullKey,
-) -> Result<Verdicts> {
-    let rows = tokens.tokens.len();
-    let mut keep = BooleanBufferBuilder::new(rows);
-    keep.append_n(rows, false);
-    let (mut keyless, mut no_key) = (0, Vec::new());
-    let mut batch = match &tokens.keyless {
-        None => SortedBatch::new(&tokens.tokens)?,
-        Some(mask) => {
-            for row in mask.set_indices() {
-                if null_key == NullKey::Keep {
-                    keep.set_bit(row, true);
-                    keyless += 1;
-                } else {
-                    no_key.push(row as u32);
-                }
-            }
-            let with_key: Vec<u32> =
-                (0..rows).filter(|row| !mask.value(*row)).map(|row| row as u32).collect();
-            SortedBatch::of_rows(&tokens.tokens, &with_key)?
+    chunks: &[Judged<'_>],
+) -> Result<Vec<Verdicts>> {
+    let whole: Vec<Token>;
+    let tokens = match chunks {
+        [only] => &only.tokens.tokens,
+        _ => {
+            whole = chunks.iter().flat_map(|chunk| chunk.tokens.tokens.iter().copied()).collect();
+            &whole
         }
     };
-    let mut duplicate = batch.take_repeats().len();
+    let mut batch = match chunks.iter().any(|chunk| chunk.tokens.keyless.is_some()) {
+        false => SortedBatch::new(tokens)?,
+        true => SortedBatch::of_rows(tokens, &with_key(chunks))?,
+    };
+    batch.take_repeats();
     let hits = memory.known.find(store, batch.tokens()).await?;
-    duplicate += batch.take(&hits).len();
+    batch.take(&hits);
     let hits = memory.own.insert(store, namer, batch.tokens()).await?;
-    duplicate += batch.take(&hits).len();
+    batch.take(&hits);
+    let mut keep = BooleanBufferBuilder::new(tokens.len());
+    keep.append_n(tokens.len(), false);
     for row in batch.rows() {
         keep.set_bit(*row as usize, true);
     }
-    Ok(Verdicts {
-        keep: keep.finish(),
-        accepted: batch.len() as u64 + keyless,
-        keyless,
-        duplicate: duplicate as u64,
-        no_key,
-        tokens: TokenSum::of(batch.tokens()),
-    })
+    let keep = keep.finish();
+    let mut start = 0;
+    let verdicts = chunks.iter().map(|chunk| {
+        let rows = chunk.tokens.tokens.len();
+        let mine = keep.slice(start, rows);
+        start += rows;
+        chunk.verdicts(&mine)
+    });
+    Ok(verdicts.collect())
+}
+
+/// The rows that have a key, counted over all chunks.
+fn with_key(chunks: &[Judged<'_>]) -> Vec<u32> {
+    let (mut rows, mut start) = (Vec::new(), 0);
+    for chunk in chunks {
+        let count = chunk.tokens.tokens.len();
+        let keyed = |row: &usize| chunk.tokens.keyless.as_ref().is_none_or(|mask| !mask.value(*row));
+        rows.extend((0..count).filter(keyed).map(|row| (start + row) as u32));
+        start += count;
+    }
+    rows
+}
+
+impl Judged<'_> {
+    /// The verdicts on its rows, of which those of `new` have a key that nobody had before.
+    fn verdicts(&self, new: &BooleanBuffer) -> Verdicts {
+        let mut keep = BooleanBufferBuilder::new(new.len());
+        keep.append_buffer(new);
+        let (mut keyless, mut no_key) = (0, Vec::new());
+        for row in self.tokens.keyless.iter().flat_map(BooleanBuffer::set_indices) {
+            if self.null_key == NullKey::Keep {
+                keep.set_bit(row, true);
+                keyless += 1;
+            } else {
+                no_key.push(row as u32);
+            }
+        }
+        let mut tokens = TokenSum::default();
+        for token in new.set_indices().filter_map(|row| self.tokens.tokens.get(row)) {
+            tokens = tokens.plus(TokenSum { count: 1, sum: token.0 });
+        }
+        let accepted = tokens.count + keyless;
+        let duplicate = new.len() as u64 - accepted - no_key.len() as u64;
+        Verdicts { keep: keep.finish(), accepted, keyless, duplicate, no_key, tokens }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::samples::{any_token, any_tokens};
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    proptest! {
+        #[test]
+        fn chunks_judged_together_are_judged_as_one_after_the_other(
+            chunks in proptest::collection::vec((any_tokens(40), any::<bool>(), any::<u64>()), 1..6),
+            before in proptest::collection::vec(any_token(), 0..40), copies in 1usize..3
+        ) {
+            let chunks: Vec<(Tokens, NullKey)> = chunks.iter().cycle().take(chunks.len() * copies).map(|(tokens, keep, mask)| {
+                let keyless = (mask % 3 != 0).then(|| (0..tokens.len()).map(|row| mask >> (row % 64) & 1 == 1 && row % 3 == 0).collect());
+                (Tokens { tokens: tokens.clone(), keyless }, if *keep { NullKey::Keep } else { NullKey::Quarantine })
+            }).collect();
+            let judged = |chunks: &[(Tokens, NullKey)]| {
+                let store = Store::open("memory:", &[]).unwrap();
+                let mut namer = Namer::new("", 0);
+                let (mut known, mut own) = (Known::nothing(), Own::new(1 << 20));
+                let before: Vec<Token> = before.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
+                futures::executor::block_on(own.insert(&store, &mut namer, &before)).unwrap();
+                let memory = Memory { known: &mut known, own: &mut own };
+                let all: Vec<Judged<'_>> =
+                    chunks.iter().map(|(tokens, null_key)| Judged { tokens, null_key: *null_key }).collect();
+                futures::executor::block_on(judge(&store, &mut namer, memory, &all)).unwrap()
+            };
+            let mut seen: BTreeSet<Token> = before.iter().copied().collect();
+            for (verdicts, (tokens, null_key)) in judged(&chunks).iter().zip(&chunks) {
+                let (mut rows, mut keyless, mut no_key) = (Vec::new(), 0, Vec::new());
+                let mut sum = TokenSum::default();
+                for (row, token) in tokens.tokens.iter().enumerate() {
+                    if tokens.keyless.as_ref().is_some_and(|mask| mask.value(row)) {
+                        if *null_key == NullKey::Keep { keyless += 1; rows.push(row) } else { no_key.push(row as u32) }
+                    } else if seen.insert(*token) {
+                        rows.push(row);
+                        sum = sum.plus(TokenSum { count: 1, sum: token.0 });
+                    }
+                }
+                prop_assert_eq!(verdicts.keep.set_indices().collect::<Vec<_>>(), rows.clone());
+                prop_assert_eq!((verdicts.accepted, verdicts.keyless, &verdicts.no_key), (rows.len() as u64, keyless, &no_key));
+                prop_assert_eq!(verdicts.tokens, sum);
+                let rest = (tokens.tokens.len() - rows.len() - no_key.len()) as u64;
+                prop_assert_eq!((verdicts.duplicate, verdicts.keep.len()), (rest, tokens.tokens.len()));
+            }
+        }
+    }
 }

@@ -50,7 +50,7 @@ pub struct SessionOptions {
     pub null_key: Option<NullKey>,
     /// How data files are written.
     pub sink: SinkOptions,
-    /// Bytes that session set, filters and writers may take together.
+    /// Bytes that session set, index and writers may take together.
     pub memory: u64,
     /// Judge, but write nothing.
     pub dry_run: bool,
@@ -282,15 +282,40 @@ impl Session {
     /// rows without a key, which count as rejected, [set aside](Self::set_aside). A session that did not is not
     /// committed.
     pub async fn judge(&mut self, source: u32, tokens: &Tokens) -> Result<Verdicts> {
-        // Rows without a key cannot be recognised: those of a source that was consumed before are not kept twice.
-        let replay = self.source(source)?.replay_of.is_some();
-        let null_key = if replay { NullKey::Quarantine } else { self.null_key };
+        let verdicts = self.judge_together(&[(source, tokens)]).await?;
+        verdicts.into_iter().next().ok_or_else(|| Error::Internal("a chunk was not judged".into()))
+    }
+
+    /// How many rows are best [judged together](Self::judge_together); 0 where every chunk may be judged by itself.
+    pub fn best_batch(&self) -> u64 {
+        self.known.best_batch()
+    }
+
+    /// As [`Self::judge`] chunk by chunk, each with its source, but in one go: much cheaper against an index that does not
+    /// fit into memory.
+    pub async fn judge_together(&mut self, chunks: &[(u32, &Tokens)]) -> Result<Vec<Verdicts>> {
+        let mut judged = Vec::with_capacity(chunks.len());
+        for (source, tokens) in chunks {
+            // Rows without a key cannot be recognised: those of a source that was consumed before are not kept twice.
+            let replay = self.source(*source)?.replay_of.is_some();
+            let null_key = if replay { NullKey::Quarantine } else { self.null_key };
+            judged.push(judge::Judged { tokens, null_key });
+        }
         let memory = judge::Memory { known: &mut self.known, own: &mut self.own };
-        let mut verdicts = match judge::judge(&self.store, &mut self.namer, memory, tokens, null_key).await {
-            Ok(verdicts) => verdicts,
+        let mut all = match judge::judge(&self.store, &mut self.namer, memory, &judged).await {
+            Ok(all) => all,
             Err(error) => return Err(self.watch().reason(error).await),
         };
+        for ((source, tokens), verdicts) in chunks.iter().zip(&mut all) {
+            self.count(*source, tokens, verdicts)?;
+        }
+        Ok(all)
+    }
+
+    /// Takes the verdicts on a chunk into account.
+    fn count(&mut self, source: u32, tokens: &Tokens, verdicts: &mut Verdicts) -> Result<()> {
         self.lease.update(|done| done.rows += tokens.tokens.len() as u64);
+        let replay = self.source(source)?.replay_of.is_some();
         let keep_keyless = self.null_key == NullKey::Keep;
         let replayed =
             if replay && keep_keyless { std::mem::take(&mut verdicts.no_key).len() as u64 } else { 0 };
@@ -300,7 +325,7 @@ impl Session {
         rows.count(Verdict::Duplicate, verdicts.duplicate);
         rows.count(Verdict::Replayed, replayed);
         rows.count(Verdict::Rejected, verdicts.no_key.len() as u64);
-        Ok(verdicts)
+        Ok(())
     }
 
     /// Stages accepted rows, in order.

@@ -28,7 +28,7 @@ fn all() -> (TempDir, Vec<Store>) {
 fn on_disk() -> (TempDir, Store, Arc<Local>) {
     let dir = tempfile::tempdir().unwrap();
     let local = Arc::new(Local::new(dir.path().canonicalize().unwrap().join("table")));
-    (dir, Store { inner: Inner::Local(Arc::clone(&local)), alone: false }, local)
+    (dir, Store { inner: Inner::Local(Arc::clone(&local)), alone: false, cache: None }, local)
 }
 
 fn names(listed: &[Listed]) -> Vec<&str> {

@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 use std::{
     collections::HashSet,
     fs::{self, File, Metadata, OpenOptions},
-    io::{self, ErrorKind, Read, Seek, SeekFrom, Write},
+    io::{self, ErrorKind, Read, Write},
     ops::Range,
     path::{Path, PathBuf},
     sync::{Mutex, OnceLock, PoisonError},
@@ -87,9 +87,7 @@ impl Local {
         let mut read = |range: &Range<u64>| {
             let length = range_length(name, range, meta.len())?;
             let mut bytes = vec![0; length];
-            file.seek(SeekFrom::Start(range.start))
-                .and_then(|_| file.read_exact(&mut bytes))
-                .map_err(|e| self.failed("read", name, e))?;
+            read_at(&mut file, range.start, &mut bytes).map_err(|e| self.failed("read", name, e))?;
             Ok(Bytes::from(bytes))
         };
         ranges.iter().map(&mut read).collect()
@@ -310,6 +308,18 @@ impl Local {
 
     fn failed(&self, action: &'static str, name: &str, error: io::Error) -> Error {
         Error::store(action, self.path_of(name).display().to_string(), error)
+    }
+}
+
+/// Fills `bytes` from `offset` on. One call of the system where it can be: small reads cost little else.
+fn read_at(file: &mut File, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset)
+    }
+    #[cfg(not(unix))]
+    {
+        io::Seek::seek(file, io::SeekFrom::Start(offset)).and_then(|_| file.read_exact(bytes))
     }
 }
 

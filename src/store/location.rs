@@ -128,7 +128,7 @@ impl Place {
                 Inner::Remote(Arc::new(Remote::plain(store, key, &format!("memory://{name}/{key}"))))
             }
         };
-        Ok(Store { inner, alone: false })
+        Ok(Store { inner, alone: false, cache: None })
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod alone;
 pub(crate) mod aside;
+pub(crate) mod cache;
 pub mod certify;
 mod compute;
 mod connect;
@@ -32,11 +33,17 @@ pub use upload::Upload;
 
 use crate::error::{Error, Result};
 use bytes::Bytes;
+use cache::Cache;
 use chrono::{DateTime, Utc};
 use local::Local;
 use object_store::ObjectStore;
 use remote::Remote;
-use std::{fmt, ops::Range, path::PathBuf, sync::Arc};
+use std::{
+    fmt,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 /// Names that start like this (after the last `/`) are files that a crash left half-written on a local disk. They
 /// are not objects: no listing shows them.
@@ -48,6 +55,8 @@ pub struct Store {
     inner: Inner,
     /// Whether one writer at a time is all there is, so that conditions can be done without.
     alone: bool,
+    /// Where parts of objects that never change are kept nearby.
+    cache: Option<Arc<Cache>>,
 }
 
 #[derive(Clone)]
@@ -108,6 +117,7 @@ impl Store {
         Self {
             inner: Inner::Remote(Arc::new(Remote::plain(store, prefix, &display_safe(url)))),
             alone: false,
+            cache: None,
         }
     }
 
@@ -121,7 +131,23 @@ impl Store {
     ) -> Self {
         let mut remote = Remote::plain(store, prefix, &display_safe(url));
         remote.part_size = part_size.get();
-        Self { inner: Inner::Remote(Arc::new(remote)), alone: false }
+        Self { inner: Inner::Remote(Arc::new(remote)), alone: false, cache: None }
+    }
+
+    /// This store with a cache in `folder` of up to `size` bytes, for the parts of token runs that look-ups read. A table on
+    /// a local disk needs none, and gets none.
+    pub fn with_cache(mut self, folder: &Path, size: u64) -> Result<Self> {
+        if matches!(self.inner, Inner::Remote(_)) {
+            let cache = Cache::open(folder, size)
+                .map_err(|e| Error::store("use the cache folder", folder.display().to_string(), e))?;
+            self.cache = Some(Arc::new(cache));
+        }
+        Ok(self)
+    }
+
+    /// The cache, if there is one.
+    pub(crate) fn cache(&self) -> Option<&Arc<Cache>> {
+        self.cache.as_ref()
     }
 
     /// Creates the object `name` if nobody has, in one request, and says what is known about the outcome.

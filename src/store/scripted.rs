@@ -107,7 +107,7 @@ impl Scripted {
         let (ordinary, once, secrets) =
             connect::connect_with(cloud, &bucket, &options, &[], Some(connector)).unwrap();
         let remote = Remote::new(ordinary, once, "table", &format!("{bucket}/table"), secrets);
-        Store { inner: super::Inner::Remote(Arc::new(remote)), alone: false }
+        Store { inner: super::Inner::Remote(Arc::new(remote)), alone: false, cache: None }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -1,8 +1,8 @@
 //! Fewer, larger token runs: what keeps look-ups quick.
 //!
-//! Runs are grouped in tiers by size, each tier four times as large as the one below; a tier that has that many
+//! Runs are grouped in tiers by size, each tier six times as large as the one below; a tier that has that many
 //! runs is merged into one of the next. So every token is written about once a tier, and a table of a billion tokens
-//! has some twenty runs. A compaction changes where tokens lie, not which there are: it is valid only if all its
+//! has some twenty to thirty runs. A compaction changes where tokens lie, not which there are: it is valid only if all its
 //! inputs are still live, ingest never waits for it, and losing the race costs nothing but the work.
 
 use std::sync::Arc;
@@ -12,7 +12,6 @@ use tracing::debug;
 
 use crate::error::{Error, Result};
 use crate::index::merge::{Commits, Merge, Piece, Step};
-use crate::index::run::RunSpec;
 use crate::lease::{Held, Kind, Lease};
 use crate::ledger::entry::{Body, Compact, InlineTokens, RunRef};
 use crate::ledger::log::{Proposal, Proposer};
@@ -24,10 +23,10 @@ use crate::runs::{OpenRun, Scan};
 use crate::token::Token;
 
 /// Runs of a tier are merged when there are this many.
-const FANOUT: usize = 4;
+const FANOUT: usize = 6;
 
 /// The largest run of the lowest tier, in tokens.
-const LOWEST: u64 = 1 << 16;
+const LOWEST: u64 = 1 << 10;
 
 /// Inline tokens are moved into a run when so many manifests hold some.
 const INLINE_MANIFESTS: usize = 64;
@@ -94,7 +93,7 @@ async fn compact_by(
         choice.runs.sort_by_key(|name| ledger.state().runs.get(name).map(|run| run.item.tokens.count));
         choice.runs.truncate(most);
         namer.advance(ledger.state().entries);
-        let committed = match merge(ledger, &mut namer, &choice, memory, &held).await {
+        let committed = match merge(ledger, &mut namer, &choice, &held).await {
             Ok(merged) => commit(ledger, &by, &choice, merged).await?,
             Err(error) => {
                 // What is no longer live may have been vacuumed away while it was read.
@@ -196,30 +195,24 @@ async fn merge(
     ledger: &Ledger,
     namer: &mut Namer,
     choice: &Choice,
-    memory: u64,
     held: &Held,
 ) -> Result<RunRef> {
     let (store, state) = (ledger.store(), ledger.state());
     let mut inputs = Vec::new();
+    let mut commits: Vec<u64> = choice.inline.clone();
     for run in choice.runs.iter().filter_map(|name| state.runs.get(name)) {
         let open = OpenRun::open(store, &run.item).await?;
+        let own = open.meta().commits().unwrap_or(run.since..=run.since);
+        commits.extend([*own.start(), *own.end()]);
         inputs.push(Source::Run(Scan::new(Arc::clone(open.meta())), run.since));
     }
     for (version, tokens) in choice.inline.iter().filter_map(|version| state.inline.get_key_value(version)) {
         inputs.push(Source::Inline(Some(tokens.clone()), *version));
     }
-    let count = |name: &String| state.runs.get(name).map_or(0, |run| run.item.tokens.count);
-    let inline = |version: &u64| state.inline.get(version).map_or(0, |tokens| tokens.0.len() as u64);
-    let expected = choice.runs.iter().map(count).sum::<u64>() + choice.inline.iter().map(inline).sum::<u64>();
-    let mut spec = RunSpec::new(expected);
-    spec.highest_commit = Some(ledger.version());
-    // The filter is made in memory: a run too large for that gets a leaner one, or none.
-    while spec.bits_per_token > 0 && spec.bloom_bytes() > memory / 2 {
-        spec.bits_per_token = if spec.bits_per_token > 6 { spec.bits_per_token - 2 } else { 0 };
-    }
     let names = choice.runs.iter().cloned();
     let mut merge = Merge::new(names.chain(choice.inline.iter().map(|version| format!("version {version}"))));
-    let mut upload = RunUpload::begin(store, namer.next(name::TOKENS, "run"), &spec).await?;
+    let commits = commits.iter().min().zip(commits.iter().max()).map(|(low, high)| *low..=*high);
+    let mut upload = RunUpload::begin(store, namer.next(name::TOKENS, "run"), commits).await?;
     let mut merged: Vec<(Token, u64)> = Vec::with_capacity(STEP);
     loop {
         let step = merge.step(STEP - merged.len(), |token, commit| {
@@ -276,11 +269,12 @@ mod tests {
 
     #[test]
     fn a_tier_is_merged_when_it_is_full_together_with_those_below() {
-        assert_eq!(due(&state(&[1000, 1000, 1000])), None);
-        assert_eq!(due(&state(&[1000; 4])).unwrap().runs.len(), 4);
-        let choice = due(&state(&[100_000, 100_000, 100_000, 100_000, 5, 10_000_000])).unwrap();
-        let wanted = ["run-0001", "run-0002", "run-0003", "run-0004", "run-0005"];
-        assert_eq!(choice.runs.iter().map(String::as_str).collect::<BTreeSet<_>>(), BTreeSet::from(wanted));
+        assert_eq!(due(&state(&[1000; FANOUT - 1])), None);
+        assert_eq!(due(&state(&[1000; FANOUT])).unwrap().runs.len(), FANOUT);
+        let full = [100_000; FANOUT].into_iter().chain([5, 10_000_000]).collect::<Vec<u64>>();
+        let choice = due(&state(&full)).unwrap();
+        let wanted: BTreeSet<String> = (1..=FANOUT + 1).map(|run| format!("run-{run:04}")).collect();
+        assert_eq!(choice.runs.into_iter().collect::<BTreeSet<_>>(), wanted);
     }
 
     #[test]
@@ -294,24 +288,45 @@ mod tests {
         assert_eq!(choice.inline.len(), INLINE_MANIFESTS);
     }
 
-    #[test]
-    fn the_number_of_runs_stays_logarithmic() {
-        let mut runs: Vec<u64> = Vec::new();
-        for commit in 0..2000 {
-            runs.push(50_000 + commit % 2);
-            while let Some(choice) = due(&state(&runs)) {
+    /// How often each token was written after so many commits of `size` tokens, and the most runs there were.
+    fn grown(commits: u64, size: u64) -> (f64, usize) {
+        let (mut runs, mut inline, mut written, mut most) = (Vec::<u64>::new(), 0, 0, 0);
+        for _ in 0..commits {
+            if size <= InlineTokens::MAX as u64 {
+                inline += 1;
+            } else {
+                runs.push(size);
+                written += size;
+            }
+            loop {
+                let mut state = state(&runs);
+                state.inline = (0..inline).map(|version| (version, InlineTokens(Vec::new()))).collect();
+                let Some(choice) = due(&state) else { break };
                 let merged: BTreeSet<usize> = choice
                     .runs
                     .iter()
                     .map(|name| name["run-".len()..].parse::<usize>().unwrap() - 1)
                     .collect();
-                let sum = merged.iter().map(|at| runs[*at]).sum();
+                let sum = merged.iter().map(|at| runs[*at]).sum::<u64>() + choice.inline.len() as u64 * size;
                 runs =
                     runs.iter().enumerate().filter(|(at, _)| !merged.contains(at)).map(|(_, n)| *n).collect();
                 runs.push(sum);
+                written += sum;
+                inline = 0;
             }
+            most = most.max(runs.len());
         }
-        assert_eq!(runs.iter().sum::<u64>(), 2000 * 50_000 + 1000);
-        assert!(runs.len() <= 3 * 8, "{} runs", runs.len());
+        assert_eq!(runs.iter().sum::<u64>() + inline * size, commits * size);
+        (written as f64 / (commits * size) as f64, most)
+    }
+
+    #[test]
+    fn runs_stay_few_and_tokens_are_written_few_times() {
+        for size in [1, 10, 256, 257, 1000, 5000, 70_000, 1_000_000] {
+            let (times, most) = grown(1000, size);
+            assert!(times <= 5.0, "{size} tokens a commit: each written {times} times");
+            assert!(most <= 20, "{size} tokens a commit: {most} runs");
+        }
+        assert!(grown(5000, 10).0 <= 5.0);
     }
 }

@@ -78,7 +78,7 @@ async fn find_version(ledger: &Ledger, token: Token) -> Result<Option<(u64, Stri
         return Ok(Some((*version, name::manifest(*version))));
     }
     for live in state.runs.values().filter(|live| (live.item.min..=live.item.max).contains(&token.0)) {
-        let mut run = OpenRun::open(store, &live.item).await?;
+        let run = OpenRun::open(store, &live.item).await?;
         if let Some(hit) = run.hits(store, &[token]).await?.first() {
             let version = run.commit_of(store, hit).await?.unwrap_or(live.since);
             return Ok(Some((version, live.item.name.clone())));

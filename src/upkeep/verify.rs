@@ -47,7 +47,7 @@ const TOLD: u64 = 20;
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct VerifyOptions {
-    /// Bytes that filters and sets may take.
+    /// Bytes that prefixes and sets may take.
     pub memory: u64,
     /// Threads that read and tokenise.
     pub threads: NonZeroUsize,

@@ -1,52 +1,54 @@
-//! The token run: an immutable file of ascending tokens with its filter, its directory and its checksums.
+//! The token run: an immutable file of ascending tokens with its directory and its checksums.
 //!
 //! Every part of a run is covered by a checksum (XXH3, 64 bits) that leads up to the footer's, which the ledger
-//! names; so a reader believes nothing that was not written. Format version 1, numbers little-endian, tokens (and
-//! parts of tokens) big-endian:
+//! names; so a reader believes nothing that was not written. Format version 2, numbers little-endian, tokens (and
+//! parts of tokens) big-endian in directory and footer:
 //!
 //! ```text
-//! header       16 bytes    magic "dedupRUN" · version u32 = 1 · reserved u32 = 0
-//! groups       each of 262 144 tokens (the last may be shorter):
-//!                tokens    16 bytes each, strictly ascending
-//!                commits   `commit width` bytes each, in the order of the tokens: the ledger version that
-//!                          accepted the token (only where the commit width is not 0)
-//! filter       `lines` × 32 bytes: a blocked Bloom filter, see `index::bloom`
-//! directory    for each block of 4096 tokens (64 KiB; the last may be shorter), all in this order:
+//! header       16 bytes    magic "dedupRUN" · version u32 = 2 · reserved u32 = 0
+//! groups       each of 256 blocks of 4096 tokens (the last of each may be shorter):
+//!                suffixes  of each block: the low `width` bits of each token, bit-packed
+//!                prefixes  of each block: a u64 checksum for each 128 suffixes · 8 bits of each token · the rest of
+//!                          each token's prefix, in unary, in u64 words: see `block`
+//!                commits   of each block: the ledger version that accepted each token, less the lowest of all,
+//!                          bit-packed (only in runs that have commits, and more than one)
+//! directory    for each block, all in this order:
 //!                firsts    8 bytes each: the highest 8 bytes of the block's first token
-//!                checksums u64 each: of the block's tokens
+//!                checksums u64 each: of the block's prefixes
+//!                widths    u8 each: bits of a suffix
+//!                words     u8 each: words of unary code
 //!                checksums u64 each: of the block's commits (only where there are commits)
-//!              for each MiB of the filter (the last may be shorter):
-//!                checksums u64 each
-//! footer       104 bytes
-//!   0  u32     version = 1
-//!   4  u32     commit width: 0, 4 or 8
+//! footer       96 bytes
+//!   0  u32     version = 2
+//!   4  u32     reserved = 0
 //!   8  u64     count of tokens
-//!  16  u64     lines of the filter; 0 = no filter
-//!  24  8 bytes highest 8 bytes of the lowest token the filter serves
-//!  32  8 bytes highest 8 bytes of the highest token the filter serves
-//!  40  token   the first token (of an empty run: all ones)
-//!  56  token   the last token (of an empty run: all zeros)
-//!  72  16 bytes, big-endian: sum of all tokens modulo 2^128
-//!  88  u64     checksum of the directory and of the 88 bytes before this
-//!  96  magic   "dedupRUN"
+//!  16  u64     lowest commit } of a run without commits: 1 and 0
+//!  24  u64     highest commit}
+//!  32  token   the first token (of an empty run: all ones)
+//!  48  token   the last token (of an empty run: all zeros)
+//!  64  16 bytes, big-endian: sum of all tokens modulo 2^128
+//!  80  u64     checksum of the directory and of the 80 bytes before this
+//!  88  magic   "dedupRUN"
 //! ```
 //!
-//! Nothing states an offset: all follow from count, commit width and lines, and must add up to the size of the
-//! object. Groups let a writer keep only 262 144 commits in memory, and a reader fetch tokens without them.
+//! Nothing states an offset: all follow from the count, the commits and the blocks' widths and words, and must add up
+//! to the size of the object. A look-up reads prefixes, and suffixes only where those say "perhaps".
 
+mod block;
 mod layout;
 mod meta;
 mod writer;
 
-pub use layout::{BLOCK_BYTES, BLOCK_TOKENS, BLOOM_CHUNK, FOOTER_BYTES, HEADER_BYTES, Layout};
-pub use meta::{BloomLoad, BloomScan, RunMeta, Tail};
-pub use writer::{RunSpec, RunWriter};
+pub use block::{BLOCK_TOKENS, Maybe, SLICE_TOKENS, Shape};
+pub use layout::{FOOTER_BYTES, GROUP_BLOCKS, HEADER_BYTES, Layout};
+pub use meta::RunMeta;
+pub use writer::RunWriter;
 
 use crate::token::{Token, TokenSum, hex128};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The format version this program writes and reads.
-pub const RUN_VERSION: u32 = 1;
+pub const RUN_VERSION: u32 = 2;
 
 pub(crate) const MAGIC: [u8; 8] = *b"dedupRUN";
 

@@ -5,12 +5,13 @@ use crate::error::{Error, Result};
 use crate::index::samples::{any_tokens, ascending, token};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
+use std::ops::{Range, RangeInclusive};
 use xxhash_rust::xxh3::xxh3_64;
 
-fn write(tokens: &[(Token, u64)], spec: &RunSpec) -> (Vec<u8>, RunSummary) {
-    let mut writer = RunWriter::new("tokens/1.run", Vec::new(), spec).unwrap();
+fn write(tokens: &[(Token, u64)], commits: Option<RangeInclusive<u64>>) -> (Vec<u8>, RunSummary) {
+    let mut writer = RunWriter::new("tokens/1.run", Vec::new(), commits.clone());
     for (token, commit) in tokens {
-        match spec.highest_commit {
+        match commits {
             Some(_) => writer.push_with_commit(*token, *commit).unwrap(),
             None => writer.push(*token).unwrap(),
         }
@@ -19,35 +20,30 @@ fn write(tokens: &[(Token, u64)], spec: &RunSpec) -> (Vec<u8>, RunSummary) {
     (bytes, summary)
 }
 
-/// Reads directory and footer of an object as a caller would, beginning with its last `first` bytes.
-fn open(object: &[u8], first: usize) -> Result<RunMeta> {
+/// Reads directory and footer of an object as a caller would.
+fn open(object: &[u8], count: u64) -> Result<RunMeta> {
     let size = object.len() as u64;
-    let mut end = object.len().saturating_sub(first)..object.len();
-    for _ in 0..3 {
-        match RunMeta::parse("tokens/1.run", size, &object[end.clone()])? {
-            Tail::Ready(meta) => return Ok(*meta),
-            Tail::Needs(range) => end = range.start as usize..range.end as usize,
-        }
-    }
-    panic!("it keeps asking");
+    RunMeta::parse("tokens/1.run", size, part(object, RunMeta::tail(size, count)))
 }
 
-fn part(object: &[u8], range: std::ops::Range<u64>) -> &[u8] {
+fn part(object: &[u8], range: Range<u64>) -> &[u8] {
     &object[range.start as usize..range.end as usize]
 }
 
 /// Reads everything there is in a run.
-fn read(object: &[u8], first: usize) -> Result<Vec<(Token, u64)>> {
-    let meta = open(object, first)?;
+fn read(object: &[u8], count: u64) -> Result<Vec<(Token, u64)>> {
+    let meta = open(object, count)?;
     meta.check_header(part(object, 0..HEADER_BYTES))?;
     let mut all = Vec::new();
     for block in 0..meta.layout().blocks() {
-        let tokens = meta.decode_block(block, part(object, meta.layout().block_range(block)))?;
-        let mut commits = meta.decode_commits(block, part(object, meta.layout().commit_range(block)))?;
+        let layout = meta.layout();
+        let mut tokens = Vec::new();
+        let (prefixes, suffixes) = (layout.prefix_range(block), layout.suffix_range(block));
+        meta.decode_block(block, part(object, prefixes), part(object, suffixes), &mut tokens)?;
+        let mut commits = meta.decode_commits(block, part(object, layout.commit_range(block)))?;
         commits.resize(tokens.len(), 0);
         all.extend(tokens.into_iter().zip(commits));
     }
-    meta.decode_bloom(part(object, meta.layout().bloom_range()))?;
     Ok(all)
 }
 
@@ -61,23 +57,19 @@ fn reseal(object: &mut [u8], tail: usize) {
 proptest! {
     #[test]
     fn what_is_written_is_what_is_read(
-        tokens in any_tokens(300), bits in 0u32..16, highest in prop_oneof![Just(None), Just(Some(9)), Just(Some(u64::MAX))],
-        expected in 0u64..500, first in 0usize..2000
+        tokens in any_tokens(300), spread in prop_oneof![Just(None), Just(Some(0)), Just(Some(9)), Just(Some(u64::MAX))], extra in 0u64..999
     ) {
         let run: BTreeMap<Token, u64> =
-            tokens.into_iter().zip(0..).map(|(t, i)| (t, highest.map_or(0, |highest: u64| highest - i % 10))).collect();
+            tokens.into_iter().zip(0..).map(|(t, i)| (t, spread.map_or(0, |spread: u64| spread - (i % 10).min(spread)))).collect();
         let run: Vec<(Token, u64)> = run.into_iter().collect();
-        let spec = RunSpec { expected, bits_per_token: bits, highest_commit: highest, ..RunSpec::new(0) };
-        let (object, summary) = write(&run, &spec);
+        let (object, summary) = write(&run, spread.map(|spread| 0..=spread));
         prop_assert_eq!(summary.bytes, object.len() as u64);
-        prop_assert_eq!(&read(&object, first).unwrap(), &run);
-        let meta = open(&object, first).unwrap();
+        let count = run.len() as u64;
+        prop_assert_eq!(&read(&object, count).unwrap(), &run);
+        let meta = open(&object, count + extra).unwrap();
         meta.expect(&summary).unwrap();
         let tokens: Vec<Token> = run.iter().map(|(token, _)| *token).collect();
         prop_assert_eq!(TokenSum::of(&tokens), summary.tokens);
-        let bloom = meta.decode_bloom(part(&object, meta.layout().bloom_range())).unwrap();
-        prop_assert_eq!(bloom.is_some(), bits > 0);
-        prop_assert!(tokens.iter().all(|token| bloom.as_ref().is_none_or(|bloom| bloom.may_hold(*token))));
         let json = serde_json::to_string(&summary).unwrap();
         prop_assert_eq!(serde_json::from_str::<RunSummary>(&json).unwrap(), summary);
     }
@@ -85,10 +77,10 @@ proptest! {
     #[test]
     fn one_changed_byte_anywhere_is_noticed(n in 0u64..200, at in any::<prop::sample::Index>(), flip in 1u8..) {
         let run: Vec<(Token, u64)> = ascending(0, n).into_iter().map(|token| (token, 3)).collect();
-        let (mut object, _) = write(&run, &RunSpec { highest_commit: Some(3), ..RunSpec::new(n) });
+        let (mut object, _) = write(&run, Some(1..=3));
         let at = at.index(object.len());
         object[at] ^= flip;
-        prop_assert!(matches!(read(&object, 64), Err(Error::Corrupt { .. })), "byte {}", at);
+        prop_assert!(matches!(read(&object, n), Err(Error::Corrupt { .. })), "byte {}", at);
     }
 
     #[test]
@@ -96,8 +88,8 @@ proptest! {
         n in 0u64..50, edits in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..12), seal in any::<bool>()
     ) {
         let run: Vec<(Token, u64)> = ascending(0, n).into_iter().map(|token| (token, 3)).collect();
-        let (mut object, summary) = write(&run, &RunSpec { highest_commit: Some(3), ..RunSpec::new(n) });
-        let tail = open(&object, 0).unwrap().layout().tail_range().start as usize;
+        let (mut object, summary) = write(&run, Some(1..=3));
+        let tail = open(&object, n).unwrap().layout().tail_range().start as usize;
         for (at, byte) in edits {
             let at = tail + at.index(object.len() - tail);
             object[at] = byte;
@@ -105,67 +97,52 @@ proptest! {
         if seal {
             reseal(&mut object, tail);
         }
-        if let Ok(meta) = open(&object, 64) {
+        if let Ok(meta) = open(&object, n) {
             prop_assert!(meta.expect(&summary).is_err() || *meta.summary() == summary);
-            let _ = read(&object, 64);
+            let _ = read(&object, n);
             let _ = meta.blocks_of(token(3));
         }
     }
 
     #[test]
-    fn arbitrary_bytes_are_never_more_than_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..400), size in any::<u64>()) {
+    fn arbitrary_bytes_are_never_more_than_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..400), size in any::<u64>(), count in any::<u64>()) {
         let mut bytes = bytes;
         let _ = RunMeta::parse("x", size, &bytes);
         bytes.extend_from_slice(&MAGIC);
         let _ = RunMeta::parse("x", size, &bytes);
-        prop_assert!(open(&bytes, 64).is_err());
+        prop_assert!(open(&bytes, count).is_err());
+        let tail = RunMeta::tail(size, count);
+        prop_assert!(tail.start <= tail.end && tail.end == size);
     }
 }
 
 #[test]
-fn a_run_of_many_groups_is_read_back_with_its_commits() {
-    let n = 2 * 64 * BLOCK_TOKENS + 5 * BLOCK_TOKENS + 17;
-    let run: Vec<(Token, u64)> = ascending(0, n).into_iter().zip((0..1000).cycle()).collect();
-    let spec = RunSpec { highest_commit: Some(999), bits_per_token: 40, ..RunSpec::of(&ascending(0, n)) };
-    let (object, summary) = write(&run, &spec);
+fn a_run_of_several_groups_is_read_back_with_its_commits() {
+    let n = GROUP_BLOCKS * BLOCK_TOKENS + 5 * BLOCK_TOKENS + 17;
+    let run: Vec<(Token, u64)> = ascending(0, n).into_iter().zip((7..1007).cycle()).collect();
+    let (object, summary) = write(&run, Some(7..=1006));
     assert_eq!((summary.tokens.count, summary.min, summary.max), (n, run[0].0, run[n as usize - 1].0));
-    assert_eq!(read(&object, 100).unwrap(), run);
-
-    let meta = open(&object, 100).unwrap();
-    let whole = meta.decode_bloom(part(&object, meta.layout().bloom_range())).unwrap().unwrap();
-    let mut load = meta.load_bloom().unwrap().unwrap();
-    while let Some(range) = load.wants(1) {
-        assert!(range.end - range.start <= BLOOM_CHUNK);
-        load.push(part(&object, range)).unwrap();
-    }
-    assert_eq!(load.finish().unwrap(), whole);
-
-    let mut asked = ascending(n - 1000, 50_000);
-    asked.splice(0..0, [Token(0)]);
-    asked.push(Token(u128::MAX));
-    let (mut at_once, mut in_passing) = (Vec::new(), Vec::new());
-    whole.probe_batch(&asked, &mut at_once);
-    let mut scan = meta.scan_bloom().unwrap();
-    while let Some(range) = scan.wants(1) {
-        scan.probe(part(&object, range), &asked, &mut in_passing).unwrap();
-    }
-    assert_eq!(in_passing, at_once);
-    assert!(meta.scan_bloom().unwrap().probe(&[0; 32], &asked, &mut in_passing).is_err());
-    assert!(matches!(meta.load_bloom().unwrap().unwrap().finish(), Err(Error::Corrupt { .. })));
-    assert!(matches!(meta.decode_bloom(&[0; 32]), Err(Error::Corrupt { .. })));
+    assert_eq!(read(&object, n).unwrap(), run);
+    let bits = object.len() as f64 * 8.0 / n as f64;
+    // 128 - log2 n + 2, a checksum for each 128 tokens and a directory entry for each 4096, and 10 bits of commit.
+    assert!(bits < 128.0 - 20.0 + 2.1 + 0.55 + 10.0, "{bits} bits a token");
 }
 
 #[test]
 fn a_block_in_the_place_of_another_is_noticed() {
     let tokens = ascending(0, 3 * BLOCK_TOKENS);
     let run: Vec<(Token, u64)> = tokens.iter().map(|token| (*token, 0)).collect();
-    let (object, _) = write(&run, &RunSpec::of(&tokens));
-    let meta = open(&object, 0).unwrap();
-    assert!(meta.decode_block(0, part(&object, meta.layout().block_range(1))).is_err());
-    assert!(meta.decode_block(3, &[]).is_err());
-    assert!(meta.decode_block(u64::MAX, &[0; 16]).is_err());
-    assert!(meta.decode_commits(0, &[0; 4]).is_err());
+    let (object, _) = write(&run, None);
+    let meta = open(&object, run.len() as u64).unwrap();
+    let layout = meta.layout();
+    let block = |block| (part(&object, layout.prefix_range(block)), part(&object, layout.suffix_range(block)));
+    let mut tokens = Vec::new();
+    assert!(meta.decode_block(0, block(1).0, block(1).1, &mut tokens).is_err());
+    assert!(meta.decode_block(0, block(0).0, block(1).1, &mut tokens).is_err());
+    assert!(meta.decode_block(3, &[], &[], &mut tokens).is_err());
+    assert!(meta.decode_block(u64::MAX, &[0; 16], &[], &mut tokens).is_err());
     assert!(meta.check_header(&object[..8]).is_err());
+    assert!(meta.decode_block(0, block(0).0, block(0).1, &mut tokens).is_ok());
 }
 
 #[test]
@@ -175,12 +152,12 @@ fn every_token_lies_in_a_block_that_the_directory_names() {
     tokens.extend([Token(0), Token(u128::MAX)]);
     tokens.sort();
     let run: Vec<(Token, u64)> = tokens.iter().map(|token| (*token, 0)).collect();
-    let (object, _) = write(&run, &RunSpec::of(&tokens));
-    let meta = open(&object, 0).unwrap();
+    let (object, _) = write(&run, None);
+    let meta = open(&object, run.len() as u64).unwrap();
     for (index, token) in (0..).zip(&tokens) {
         assert!(meta.blocks_of(*token).contains(&(index / BLOCK_TOKENS)), "{token} at {index}");
     }
-    let (empty, summary) = write(&[], &RunSpec::new(0));
+    let (empty, summary) = write(&[], None);
     assert_eq!(summary.tokens, TokenSum::default());
     assert!(open(&empty, 0).unwrap().blocks_of(Token(0)).is_empty());
 }
@@ -188,26 +165,25 @@ fn every_token_lies_in_a_block_that_the_directory_names() {
 #[test]
 fn tokens_that_do_not_ascend_are_refused() {
     for (first, second) in [(5, 5), (5, 4), (0, 0)] {
-        let mut writer = RunWriter::new("x", Vec::new(), &RunSpec::new(2)).unwrap();
+        let mut writer = RunWriter::new("x", Vec::new(), None);
         writer.push(Token(first)).unwrap();
         assert!(matches!(writer.push(Token(second)), Err(Error::Internal(_))));
     }
-    let mut writer = RunWriter::new("x", Vec::new(), &RunSpec::new(2)).unwrap();
+    let mut writer = RunWriter::new("x", Vec::new(), None);
     assert!(writer.push_with_commit(Token(1), 1).is_err());
-    let spec = RunSpec { highest_commit: Some(7), ..RunSpec::new(2) };
-    let mut writer = RunWriter::new("x", Vec::new(), &spec).unwrap();
+    let mut writer = RunWriter::new("x", Vec::new(), Some(3..=7));
     assert!(writer.push(Token(1)).is_err());
-    assert!(writer.push_with_commit(Token(1), 1 << 40).is_err());
+    assert!(writer.push_with_commit(Token(1), 8).is_err());
+    assert!(writer.push_with_commit(Token(1), 2).is_err());
 }
 
 #[test]
-fn writing_takes_little_memory_beyond_the_filter() {
-    let n = 300_000;
-    let spec = RunSpec { highest_commit: Some(9), ..RunSpec::new(n) };
-    let mut writer = RunWriter::new("x", std::io::sink(), &spec).unwrap();
+fn writing_takes_little_memory() {
+    let n = 2 * GROUP_BLOCKS * BLOCK_TOKENS;
+    let mut writer = RunWriter::new("x", std::io::sink(), Some(0..=9));
     for token in ascending(0, n) {
         writer.push_with_commit(token, 9).unwrap();
-        assert!(writer.memory() < spec.bloom_bytes() as usize + (3 << 20));
+        assert!(writer.memory() < 6 << 20);
     }
     writer.finish().unwrap();
 }
@@ -215,33 +191,34 @@ fn writing_takes_little_memory_beyond_the_filter() {
 #[test]
 fn a_full_sink_is_the_stores_failure() {
     let mut room = [0u8; 20];
-    let mut writer = RunWriter::new("x", &mut room[..], &RunSpec::new(2)).unwrap();
+    let mut writer = RunWriter::new("x", &mut room[..], None);
     writer.push(Token(1)).unwrap();
     assert!(matches!(writer.finish(), Err(Error::Store { .. })));
 }
 
 #[test]
 fn the_format_stays_as_it_is() {
-    let run = [(Token(1), 5), (Token(u128::MAX), 6)];
-    let (object, summary) = write(&run, &RunSpec { highest_commit: Some(6), ..RunSpec::new(2) });
-    assert_eq!(object.len(), 16 + 2 * 16 + 2 * 4 + 32 + 4 * 8 + 104);
-    assert_eq!(object[..16], *b"dedupRUN\x01\0\0\0\0\0\0\0");
-    assert_eq!(object[16..32], Token(1).0.to_be_bytes());
-    assert_eq!(object[48..56], [5, 0, 0, 0, 6, 0, 0, 0]);
-    // The filter of one line: token 1 sets bit 1 of the first word and bit 0 of all others, the other bit 31 of all.
-    let words = [[2, 0, 0, 0x80], [1, 0, 0, 0x80], [1, 0, 0, 0x80], [1, 0, 0, 0x80]].concat();
-    assert_eq!(object[56..88], [words, [1, 0, 0, 0x80].repeat(4)].concat());
-    assert_eq!(object[88..96], [0; 8], "the directory begins with the highest 8 bytes of token 1");
-    assert_eq!(object[96..104], xxh3_64(&object[16..48]).to_le_bytes());
-    assert_eq!(object[104..112], xxh3_64(&object[48..56]).to_le_bytes());
-    assert_eq!(object[112..120], xxh3_64(&object[56..88]).to_le_bytes());
-    let mut footer = vec![1, 0, 0, 0, 4, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0];
-    footer.extend(
-        [[0; 8], [0xff; 8], [0; 8], [0, 0, 0, 0, 0, 0, 0, 1], [0xff; 8], [0xff; 8], [0; 8], [0; 8]].concat(),
-    );
-    assert_eq!(object[120..208], footer);
-    assert_eq!(summary.checksum, xxh3_64(&object[88..208]));
-    assert_eq!(object[208..216], summary.checksum.to_le_bytes());
-    assert_eq!(object[216..], *b"dedupRUN");
-    assert_eq!(summary.checksum, 0x4b9c_9b35_1cdb_783c);
+    // Distances from 3 << 64: 5, and 2^72 + 2^65 + 6. Half of the latter's 73 bits less 8: suffixes of 63 bits.
+    let first = Token(3 << 64 | 5);
+    let second = Token((3 << 64) + (1 << 72) + (1 << 65) + 6);
+    let (object, summary) = write(&[(first, 5), (second, 6)], Some(5..=6));
+    assert_eq!(object[..16], *b"dedupRUN\x02\0\0\0\0\0\0\0");
+    // 126 bits: 5, and above it 6.
+    assert_eq!(object[16..32], (5u128 | 6 << 63).to_le_bytes());
+    assert_eq!(object[32..40], xxh3_64(&object[16..32]).to_le_bytes());
+    // Prefixes 0 and 2^9 + 4: low bits 0 and 4; upper bits 0 and 2, so a one, two zeros and a one.
+    assert_eq!(object[40..42], [0, 4]);
+    assert_eq!(object[42..50], [0b1001, 0, 0, 0, 0, 0, 0, 0]);
+    // Commits 5 and 6 as 0 and 1, one bit each.
+    assert_eq!(object[50..51], [0b10]);
+    assert_eq!(object[51..59], [0, 0, 0, 0, 0, 0, 0, 3]);
+    assert_eq!(object[59..67], xxh3_64(&object[32..50]).to_le_bytes());
+    assert_eq!(object[67..69], [63, 1], "bits of a suffix, words of unary code");
+    assert_eq!(object[69..77], xxh3_64(&object[50..51]).to_le_bytes());
+    let mut footer = vec![2, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0];
+    footer.extend([first.0, second.0, first.0 + second.0].map(u128::to_be_bytes).concat());
+    assert_eq!(object[77..157], footer);
+    assert_eq!(summary.checksum, xxh3_64(&object[51..157]));
+    assert_eq!(object[157..165], summary.checksum.to_le_bytes());
+    assert_eq!(object[165..], *b"dedupRUN");
 }

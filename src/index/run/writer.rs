@@ -1,126 +1,68 @@
 //! Writes a run in one pass, in bounded memory whatever its size.
 //!
-//! It holds the filter (its size is known beforehand), 16 to 24 bytes of directory for each 64 KiB written, one
-//! block, and at most 262 144 commits. Nothing is written out of order, so any sink of bytes will do.
+//! It holds one block, the prefixes and commits of one group (some MiB), and 18 to 26 bytes of directory for each
+//! block. Nothing is written out of order, so any sink of bytes will do, and nothing need be known of a run before.
 
-use super::layout::{BLOCK_BYTES, BLOCK_TOKENS, BLOOM_CHUNK, GROUP_BLOCKS, Layout};
-use super::{MAGIC, RUN_VERSION, RunSummary};
+use super::block::{self, BLOCK_TOKENS};
+use super::layout::{GROUP_BLOCKS, Layout};
+use super::{MAGIC, RUN_VERSION, RunSummary, meta};
 use crate::error::{Error, Result};
-use crate::index::bloom::{BITS_PER_TOKEN, Bloom, LINE_BYTES, Shape};
 use crate::index::top;
 use crate::token::{Token, TokenSum};
 use std::io::Write;
 use std::ops::RangeInclusive;
-use xxhash_rust::xxh3::{Xxh3, xxh3_64};
-
-/// What is known of a run before it is written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RunSpec {
-    /// How many tokens will come; sizes the filter, nothing else.
-    pub expected: u64,
-    /// Bits of the filter per token; 0 = no filter.
-    pub bits_per_token: u32,
-    /// Where the tokens lie; spreads them over the filter. The lowest and highest of all inputs, or everything.
-    pub within: RangeInclusive<Token>,
-    /// The highest commit that will come, if each token is to be stored with its commit.
-    pub highest_commit: Option<u64>,
-}
-
-impl RunSpec {
-    /// A run of about `expected` tokens from everywhere, with a filter of the usual size and without commits.
-    pub fn new(expected: u64) -> Self {
-        let within = Token(0)..=Token(u128::MAX);
-        Self { expected, bits_per_token: BITS_PER_TOKEN, within, highest_commit: None }
-    }
-
-    /// The run of exactly these ascending tokens.
-    pub fn of(tokens: &[Token]) -> Self {
-        let mut spec = Self::new(tokens.len() as u64);
-        if let (Some(min), Some(max)) = (tokens.first(), tokens.last()) {
-            spec.within = *min..=*max;
-        }
-        spec
-    }
-
-    /// Bytes of memory that the filter will take.
-    pub fn bloom_bytes(&self) -> u64 {
-        self.shape().map_or(0, |shape| shape.bytes())
-    }
-
-    fn shape(&self) -> Option<Shape> {
-        (self.bits_per_token > 0)
-            .then(|| Shape::for_tokens(self.expected, self.bits_per_token, &self.within))
-            .flatten()
-    }
-
-    fn commit_width(&self) -> u32 {
-        match self.highest_commit {
-            None => 0,
-            Some(highest) if u32::try_from(highest).is_ok() => 4,
-            Some(_) => 8,
-        }
-    }
-}
+use xxhash_rust::xxh3::xxh3_64;
 
 /// Writes one run into `W`.
 #[derive(Debug)]
 pub struct RunWriter<W> {
     name: String,
     out: W,
-    width: u32,
-    bloom: Option<Bloom>,
-    /// Tokens of the block under way.
-    block: Vec<u8>,
-    /// Commits of the group under way, and how many of their bytes have their checksum.
-    commits: Vec<u8>,
-    commits_summed: usize,
+    /// The lowest and highest commit, if each token is to be stored with its own.
+    commits: Option<RangeInclusive<u64>>,
+    /// Tokens and commits of the block under way.
+    block: Vec<Token>,
+    block_commits: Vec<u64>,
+    /// Prefixes and commits of the group under way, and its blocks so far.
+    prefixes: Vec<u8>,
+    packed_commits: Vec<u8>,
+    /// Of each block so far.
     firsts: Vec<u64>,
     sums: Vec<u64>,
+    shapes: Vec<(u8, u8)>,
     commit_sums: Vec<u64>,
-    bloom_sums: Vec<u64>,
     tokens: TokenSum,
     min: Token,
     max: Token,
-    stage: Stage,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Header,
-    Tokens,
-    Filter,
-    Done,
+    begun: bool,
 }
 
 impl<W: Write> RunWriter<W> {
-    /// Begins the run `name` (for messages only).
-    pub fn new(name: impl Into<String>, out: W, spec: &RunSpec) -> Result<Self> {
-        let bloom = match spec.bits_per_token {
-            0 => None,
-            bits => Some(Bloom::new(spec.expected, bits, &spec.within)?),
-        };
-        Ok(Self {
+    /// Begins the run `name` (for messages only). `commits`: the lowest and the highest commit that may come, if each
+    /// token is to be stored with its own.
+    pub fn new(name: impl Into<String>, out: W, commits: Option<RangeInclusive<u64>>) -> Self {
+        Self {
             name: name.into(),
             out,
-            width: spec.commit_width(),
-            bloom,
-            block: Vec::with_capacity(BLOCK_BYTES as usize),
-            commits: Vec::new(),
-            commits_summed: 0,
+            commits,
+            block: Vec::with_capacity(BLOCK_TOKENS as usize),
+            block_commits: Vec::new(),
+            prefixes: Vec::new(),
+            packed_commits: Vec::new(),
             firsts: Vec::new(),
             sums: Vec::new(),
+            shapes: Vec::new(),
             commit_sums: Vec::new(),
-            bloom_sums: Vec::new(),
             tokens: TokenSum::default(),
             min: Token(u128::MAX),
             max: Token(0),
-            stage: Stage::Header,
-        })
+            begun: false,
+        }
     }
 
     /// Adds the next token of a run without commits. It must be above all before it.
     pub fn push(&mut self, token: Token) -> Result<()> {
-        if self.width != 0 {
+        if self.commits.is_some() {
             return Err(self.misuse("a token without its commit"));
         }
         self.add(token)
@@ -128,11 +70,10 @@ impl<W: Write> RunWriter<W> {
 
     /// Adds the next token and the ledger version that accepted it.
     pub fn push_with_commit(&mut self, token: Token, commit: u64) -> Result<()> {
-        match (self.width, u32::try_from(commit)) {
-            (4, Ok(commit)) => self.commits.extend_from_slice(&commit.to_le_bytes()),
-            (8, _) => self.commits.extend_from_slice(&commit.to_le_bytes()),
-            _ => return Err(self.misuse(format_args!("commit {commit}, which was not announced"))),
+        if !self.commits.as_ref().is_some_and(|commits| commits.contains(&commit)) {
+            return Err(self.misuse(format_args!("commit {commit}, which was not announced")));
         }
+        self.block_commits.push(commit);
         self.add(token)
     }
 
@@ -149,73 +90,38 @@ impl<W: Write> RunWriter<W> {
     /// Bytes of memory it holds, without its sink.
     pub fn memory(&self) -> usize {
         let words = self.firsts.capacity() + self.sums.capacity() + self.commit_sums.capacity();
-        self.bloom.as_ref().map_or(0, Bloom::memory)
-            + self.block.capacity()
-            + self.commits.capacity()
-            + (words + self.bloom_sums.capacity()) * size_of::<u64>()
+        self.block.capacity() * size_of::<Token>()
+            + self.prefixes.capacity()
+            + self.packed_commits.capacity()
+            + (words + self.block_commits.capacity()) * size_of::<u64>()
+            + self.shapes.capacity() * 2
     }
 
     /// Writes all that is left and gives what the ledger must say about the run, and the sink.
     pub fn finish(mut self) -> Result<(RunSummary, W)> {
-        loop {
-            if let Some(summary) = self.finish_step()? {
-                return Ok((summary, self.out));
-            }
-        }
+        Ok((self.complete()?, self.out))
     }
 
-    /// Writes about one MiB of what is left: to be called until it gives the summary.
-    pub fn finish_step(&mut self) -> Result<Option<RunSummary>> {
-        match self.stage {
-            Stage::Header | Stage::Tokens => {
-                self.end_block()?;
-                self.end_group()?;
-                self.stage = Stage::Filter;
-                Ok(None)
-            }
-            Stage::Filter => {
-                let lines = (BLOOM_CHUNK / LINE_BYTES) as usize;
-                let from = self.bloom_sums.len() * lines;
-                match self
-                    .bloom
-                    .as_ref()
-                    .map(|bloom| bloom.bytes(from, lines))
-                    .filter(|chunk| !chunk.is_empty())
-                {
-                    Some(chunk) => {
-                        self.bloom_sums.push(xxh3_64(&chunk));
-                        self.write(&chunk)?;
-                        Ok(None)
-                    }
-                    None => self.write_tail().map(Some),
-                }
-            }
-            Stage::Done => Err(self.misuse("more after its end")),
-        }
+    /// As [`Self::finish`], for those who take the bytes from the sink.
+    pub fn complete(&mut self) -> Result<RunSummary> {
+        self.begin()?;
+        self.end_block()?;
+        self.end_group()?;
+        self.write_tail()
     }
 
     fn add(&mut self, token: Token) -> Result<()> {
-        match self.stage {
-            Stage::Tokens if token > self.max => {}
-            Stage::Header => {
-                self.begin()?;
-                self.min = token;
-            }
-            Stage::Tokens => {
-                return Err(self.misuse(format_args!("token {token} after {}: they must ascend", self.max)));
-            }
-            Stage::Filter | Stage::Done => return Err(self.misuse("a token after its end")),
+        if self.tokens.count > 0 && token <= self.max {
+            return Err(self.misuse(format_args!("token {token} after {}: they must ascend", self.max)));
         }
-        if self.block.is_empty() {
-            self.firsts.push(top(token));
+        if self.tokens.count == 0 {
+            self.begin()?;
+            self.min = token;
         }
         self.max = token;
         self.tokens = self.tokens.plus(TokenSum { count: 1, sum: token.0 });
-        if let Some(bloom) = &mut self.bloom {
-            bloom.insert(token);
-        }
-        self.block.extend_from_slice(&token.0.to_be_bytes());
-        if self.block.len() as u64 >= BLOCK_BYTES {
+        self.block.push(token);
+        if self.block.len() as u64 >= BLOCK_TOKENS {
             self.end_block()?;
             if (self.sums.len() as u64).is_multiple_of(GROUP_BLOCKS) {
                 self.end_group()?;
@@ -225,7 +131,9 @@ impl<W: Write> RunWriter<W> {
     }
 
     fn begin(&mut self) -> Result<()> {
-        self.stage = Stage::Tokens;
+        if std::mem::replace(&mut self.begun, true) {
+            return Ok(());
+        }
         let mut header = MAGIC.to_vec();
         header.extend_from_slice(&RUN_VERSION.to_le_bytes());
         header.extend_from_slice(&0u32.to_le_bytes());
@@ -233,68 +141,56 @@ impl<W: Write> RunWriter<W> {
     }
 
     fn end_block(&mut self) -> Result<()> {
-        if self.stage == Stage::Header {
-            self.begin()?;
+        let Some(first) = self.block.first() else { return Ok(()) };
+        self.firsts.push(top(*first));
+        let (start, mut suffixes) = (self.prefixes.len(), Vec::new());
+        let shape = block::encode(&self.block, &mut self.prefixes, &mut suffixes);
+        self.shapes.push((shape.width, shape.words));
+        self.sums.push(xxh3_64(self.prefixes.get(start..).unwrap_or_default()));
+        self.block.clear();
+        let bits = meta::commit_bits(self.commits.as_ref());
+        if let Some(commits) = &self.commits
+            && bits > 0
+        {
+            let start = self.packed_commits.len();
+            pack(self.block_commits.iter().map(|commit| commit - commits.start()), bits, &mut self.packed_commits);
+            self.commit_sums.push(xxh3_64(self.packed_commits.get(start..).unwrap_or_default()));
         }
-        if self.block.is_empty() {
-            return Ok(());
-        }
-        self.sums.push(xxh3_64(&self.block));
-        if self.width != 0 {
-            self.commit_sums.push(xxh3_64(self.commits.get(self.commits_summed..).unwrap_or_default()));
-            self.commits_summed = self.commits.len();
-        }
-        let mut block = std::mem::take(&mut self.block);
-        self.write(&block)?;
-        block.clear();
-        self.block = block;
-        Ok(())
+        self.block_commits.clear();
+        self.write(&suffixes)
     }
 
     fn end_group(&mut self) -> Result<()> {
-        let mut commits = std::mem::take(&mut self.commits);
-        self.write(&commits)?;
-        commits.clear();
-        self.commits = commits;
-        self.commits_summed = 0;
+        for mut column in [std::mem::take(&mut self.prefixes), std::mem::take(&mut self.packed_commits)] {
+            self.write(&column)?;
+            column.clear();
+        }
         Ok(())
     }
 
     fn write_tail(&mut self) -> Result<RunSummary> {
-        let shape = self.bloom.take().map(|bloom| bloom.shape());
-        let lines = shape.map_or(0, |shape| shape.lines());
-        let (first, last) = shape.map_or((0, 0), |shape| shape.served());
-        let layout = Layout::new(self.tokens.count, self.width, lines)
+        let bits = meta::commit_bits(self.commits.as_ref());
+        let mut tail: Vec<u8> = self.firsts.iter().flat_map(|first| first.to_be_bytes()).collect();
+        tail.extend(self.sums.iter().flat_map(|sum| sum.to_le_bytes()));
+        tail.extend(self.shapes.iter().map(|(width, _)| *width));
+        tail.extend(self.shapes.iter().map(|(_, words)| *words));
+        tail.extend(self.commit_sums.iter().flat_map(|sum| sum.to_le_bytes()));
+        let layout = Layout::new(self.tokens.count, bits, std::mem::take(&mut self.shapes))
             .ok_or_else(|| self.misuse("more tokens than a file can hold"))?;
-
-        let mut hash = Xxh3::new();
-        // Parts of tokens are big-endian.
-        self.firsts.iter_mut().for_each(|first| *first = first.swap_bytes());
-        let columns = [&mut self.firsts, &mut self.sums, &mut self.commit_sums, &mut self.bloom_sums];
-        for column in columns.map(std::mem::take) {
-            for words in column.chunks(BLOCK_TOKENS as usize) {
-                let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-                hash.update(&bytes);
-                self.write(&bytes)?;
-            }
-        }
-        let mut footer = Vec::with_capacity(super::FOOTER_BYTES as usize);
-        footer.extend_from_slice(&RUN_VERSION.to_le_bytes());
-        footer.extend_from_slice(&self.width.to_le_bytes());
-        footer.extend_from_slice(&self.tokens.count.to_le_bytes());
-        footer.extend_from_slice(&lines.to_le_bytes());
-        footer.extend_from_slice(&first.to_be_bytes());
-        footer.extend_from_slice(&last.to_be_bytes());
-        footer.extend_from_slice(&self.min.0.to_be_bytes());
-        footer.extend_from_slice(&self.max.0.to_be_bytes());
-        footer.extend_from_slice(&self.tokens.sum.to_be_bytes());
-        hash.update(&footer);
-        let checksum = hash.digest();
-        footer.extend_from_slice(&checksum.to_le_bytes());
-        footer.extend_from_slice(&MAGIC);
-        self.write(&footer)?;
+        tail.extend_from_slice(&RUN_VERSION.to_le_bytes());
+        tail.extend_from_slice(&0u32.to_le_bytes());
+        tail.extend_from_slice(&self.tokens.count.to_le_bytes());
+        let (lowest, highest) = self.commits.as_ref().map_or((1, 0), |range| (*range.start(), *range.end()));
+        tail.extend_from_slice(&lowest.to_le_bytes());
+        tail.extend_from_slice(&highest.to_le_bytes());
+        tail.extend_from_slice(&self.min.0.to_be_bytes());
+        tail.extend_from_slice(&self.max.0.to_be_bytes());
+        tail.extend_from_slice(&self.tokens.sum.to_be_bytes());
+        let checksum = xxh3_64(&tail);
+        tail.extend_from_slice(&checksum.to_le_bytes());
+        tail.extend_from_slice(&MAGIC);
+        self.write(&tail)?;
         self.out.flush().map_err(|e| Error::store("write", &self.name, e))?;
-        self.stage = Stage::Done;
         let (min, max) = (self.min, self.max);
         Ok(RunSummary { tokens: self.tokens, min, max, bytes: layout.bytes(), checksum })
     }
@@ -305,5 +201,21 @@ impl<W: Write> RunWriter<W> {
 
     fn misuse(&self, what: impl std::fmt::Display) -> Error {
         Error::Internal(format!("token run {} was given {what}", self.name))
+    }
+}
+
+/// Appends numbers of `bits` bits each, bit-packed.
+fn pack(numbers: impl Iterator<Item = u64>, bits: u32, bytes: &mut Vec<u8>) {
+    let (mut held, mut fill) = (0u128, 0u32);
+    for number in numbers {
+        held |= u128::from(number) << fill;
+        fill += bits;
+        let whole = fill / 8;
+        bytes.extend(held.to_le_bytes().iter().take(whole as usize));
+        held >>= whole * 8;
+        fill %= 8;
+    }
+    if fill > 0 {
+        bytes.push(held as u8);
     }
 }
