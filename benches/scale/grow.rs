@@ -56,7 +56,9 @@ async fn write(store: &Store, name: String, count: u64, seed: u64) -> Result<Run
     let width = u128::MAX / u128::from(shares.max(1));
     for share in 0..shares {
         let mut tokens: Vec<Token> = (0..TOGETHER.min(count - share * TOGETHER))
-            .map(|_| Token(u128::from(share) * width + (u128::from(random()) << 64 | u128::from(random())) % width))
+            .map(|_| {
+                Token(u128::from(share) * width + (u128::from(random()) << 64 | u128::from(random())) % width)
+            })
             .collect();
         tokens.sort_unstable();
         writer.push_all(&tokens)?;

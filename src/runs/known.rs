@@ -63,7 +63,7 @@ impl Known {
                 None => Err(Error::Internal(format!("run {at} is not open"))),
             }
         };
-        let mut searches = stream::iter(pieces).map(search).buffered(at_once(store, runs.len()));
+        let mut searches = stream::iter(pieces).map(search).buffered(open::at_once(store));
         let mut kept = Vec::new();
         let mut left = self.budget.0;
         while let Some((at, mut piece)) = searches.try_next().await? {
@@ -81,11 +81,6 @@ impl Known {
         found.dedup();
         Ok(found)
     }
-}
-
-/// How many pieces are looked up at a time: those of many small runs are small.
-fn at_once(store: &Store, runs: usize) -> usize {
-    open::at_once(store).max(runs.min(OPENED_AT_ONCE))
 }
 
 #[cfg(test)]
