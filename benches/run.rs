@@ -26,7 +26,8 @@ fn look_up(meta: &RunMeta, object: &[u8], batch: &[Token], limits: &Limits) -> V
         }
         for fetch in lookup::slices(meta, &candidates, limits).unwrap() {
             let bytes = part(fetch.bytes.clone());
-            lookup::find(meta, &fetch, bytes, batch, &candidates, |block| Some(prefixes(block)), &mut hits).unwrap();
+            lookup::find(meta, &fetch, bytes, batch, &candidates, |block| Some(prefixes(block)), &mut hits)
+                .unwrap();
         }
     }
     hits
@@ -80,7 +81,8 @@ fn run(c: &mut Criterion) {
         b.iter(|| {
             for block in 0..layout.blocks() {
                 let mut tokens = Vec::with_capacity(4096);
-                let (prefixes, suffixes) = (part(layout.prefix_range(block)), part(layout.suffix_range(block)));
+                let (prefixes, suffixes) =
+                    (part(layout.prefix_range(block)), part(layout.suffix_range(block)));
                 meta.decode_block(block, prefixes, suffixes, &mut tokens).unwrap();
                 black_box(tokens);
             }

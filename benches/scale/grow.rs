@@ -4,7 +4,7 @@
 //! cargo run --release --example grow -- TABLE TOKENS RUNS
 //! ```
 //!
-//! Adds TOKENS tokens, evenly spread at random, in RUNS commits of one run each, to a table that has a schema (one that an
+//! Adds TOKENS tokens, evenly spread at random, in RUNS commits of one run each (or in the manifest, where they are few), to a table that has a schema (one that an
 //! ingest has made). Each commit names a data file that does not exist, so that its sums are what they must be: look-ups,
 //! compaction and `tokens` work as on any table, whatever reads rows does not.
 
@@ -34,31 +34,24 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let by = Proposer::new()?;
         let mut namer = Namer::new(&by.session, ledger.state().entries);
         let count = tokens / runs + u64::from(run < tokens % runs);
-        let reference = write(&store, namer.next(name::TOKENS, "run"), count, ledger.version() << 32).await?;
-        let entry = ledger.entry(&by, body(&ledger, reference, namer.next(name::DATA, "parquet")))?;
+        let seed = ledger.version() << 32;
+        let (mut inline, mut reference) = (InlineTokens::default(), None);
+        if count <= InlineTokens::MAX as u64 {
+            inline.0 = Tokens::new(count, seed).flatten().collect();
+        } else {
+            reference = Some(write(&store, namer.next(name::TOKENS, "run"), count, seed).await?);
+        }
+        let entry = ledger.entry(&by, body(&ledger, reference, inline, namer.next(name::DATA, "parquet")))?;
         commit(&mut ledger, &entry).await?;
-        println!("version {}: {count} tokens", ledger.version());
     }
+    println!("version {}: {} tokens", ledger.version(), ledger.state().total.count);
     Ok(())
 }
 
 async fn write(store: &Store, name: String, count: u64, seed: u64) -> Result<RunRef, Box<dyn Error>> {
     let mut upload = store.create(&name).await?;
     let mut writer = RunWriter::new(&name, Vec::new(), None);
-    let mut state = seed ^ 0x9e37_79b9_7f4a_7c15;
-    let mut random = || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    };
-    let shares = count.div_ceil(TOGETHER);
-    let width = u128::MAX / u128::from(shares.max(1));
-    for share in 0..shares {
-        let mut tokens: Vec<Token> = (0..TOGETHER.min(count - share * TOGETHER))
-            .map(|_| Token(u128::from(share) * width + (u128::from(random()) << 64 | u128::from(random())) % width))
-            .collect();
-        tokens.sort_unstable();
+    for tokens in Tokens::new(count, seed) {
         writer.push_all(&tokens)?;
         if writer.sink().len() > 4 << 20 {
             upload.write(Bytes::from(std::mem::take(writer.sink()))).await?;
@@ -77,9 +70,46 @@ async fn write(store: &Store, name: String, count: u64, seed: u64) -> Result<Run
     })
 }
 
-/// An ingest of as many rows as `run` has tokens, in a file that does not exist.
-fn body(ledger: &Ledger, run: RunRef, file: String) -> Body {
-    let added: TokenSum = run.tokens;
+/// Ascending tokens, some at a time, each time in a share of the token space of their own.
+struct Tokens {
+    left: u64,
+    share: u128,
+    width: u128,
+    state: u64,
+}
+
+impl Tokens {
+    fn new(count: u64, seed: u64) -> Self {
+        let width = u128::MAX / u128::from(count.div_ceil(TOGETHER).max(1));
+        Self { left: count, share: 0, width, state: seed ^ 0x9e37_79b9_7f4a_7c15 }
+    }
+
+    /// SplitMix64.
+    fn random(&mut self) -> u128 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.state ^ (self.state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        u128::from(z ^ (z >> 31))
+    }
+}
+
+impl Iterator for Tokens {
+    type Item = Vec<Token>;
+
+    fn next(&mut self) -> Option<Vec<Token>> {
+        let count = self.left.min(TOGETHER);
+        (count > 0).then_some(())?;
+        let draw = |_| Token(self.share * self.width + (self.random() << 64 | self.random()) % self.width);
+        let mut tokens: Vec<Token> = (0..count).map(draw).collect();
+        tokens.sort_unstable();
+        (self.left, self.share) = (self.left - count, self.share + 1);
+        Some(tokens)
+    }
+}
+
+/// An ingest of as many rows as there are tokens, in a file that does not exist.
+fn body(ledger: &Ledger, run: Option<RunRef>, inline: InlineTokens, file: String) -> Body {
+    let added = run.as_ref().map_or(TokenSum::of(&inline.0), |run| run.tokens);
     let rows = Accounting { read: added.count, accepted: added.count, ..Accounting::default() };
     let file = DataFile {
         name: file,
@@ -99,8 +129,8 @@ fn body(ledger: &Ledger, run: RunRef, file: String) -> Body {
         sources: vec![SourceUse { url: "grown".to_owned(), rows, ..SourceUse::default() }],
         skipped: Vec::new(),
         files: vec![file],
-        runs: vec![run],
-        inline: InlineTokens::default(),
+        runs: run.into_iter().collect(),
+        inline,
         quarantine: Vec::new(),
         rows,
         keyless: 0,

@@ -73,7 +73,10 @@ pub fn token_run(bytes: &[u8]) {
     for limits in [Limits::default(), Limits { request: 1, gap: 0 }] {
         match look_up(&meta, &object, &asked, &limits) {
             Ok(hits) => {
-                assert!(hits.iter().all(|hit| (hit.position as usize) < asked.len() && hit.index < layout.count()));
+                assert!(
+                    hits.iter()
+                        .all(|hit| (hit.position as usize) < asked.len() && hit.index < layout.count())
+                );
                 let found: Vec<Token> = hits.iter().map(|hit| asked[hit.position as usize]).collect();
                 let known: Vec<Token> =
                     asked.iter().filter(|token| tokens.binary_search(token).is_ok()).copied().collect();
@@ -85,7 +88,12 @@ pub fn token_run(bytes: &[u8]) {
 }
 
 /// Looks tokens up as a store's reader does.
-fn look_up(meta: &RunMeta, object: &[u8], asked: &[Token], limits: &Limits) -> crate::Result<Vec<lookup::Hit>> {
+fn look_up(
+    meta: &RunMeta,
+    object: &[u8],
+    asked: &[Token],
+    limits: &Limits,
+) -> crate::Result<Vec<lookup::Hit>> {
     let prefixes = |block| part(object, meta.layout().prefix_range(block));
     let mut hits = Vec::new();
     for piece in lookup::plan(meta, asked, limits) {
@@ -159,10 +167,14 @@ fn mend(object: &mut [u8]) {
     let word = |object: &[u8], at: usize| {
         object.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes)
     };
-    let (count, lowest, highest) = (word(object, footer + 8), word(object, footer + 16), word(object, footer + 24));
+    let (count, lowest, highest) =
+        (word(object, footer + 8), word(object, footer + 16), word(object, footer + 24));
     let blocks = count.div_ceil(BLOCK_TOKENS);
     let each = if lowest < highest { 26 } else { 18 };
-    let Some(directory) = blocks.checked_mul(each).and_then(|bytes| footer.checked_sub(bytes as usize)) else { return };
+    let Some(directory) = blocks.checked_mul(each).and_then(|bytes| footer.checked_sub(bytes as usize))
+    else {
+        return;
+    };
     for _ in 0..2 {
         let checksum = xxh3_64(&object[directory..size - 16]);
         object[size - 16..size - 8].copy_from_slice(&checksum.to_le_bytes());

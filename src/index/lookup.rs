@@ -22,11 +22,14 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// For stores that answer in tens of milliseconds: 8 MiB a fetch, gaps of 256 KiB.
+    /// For stores that answer in tens of milliseconds: 4 MiB a fetch, gaps of 256 KiB.
     fn default() -> Self {
-        Self { request: 8 << 20, gap: 256 << 10 }
+        Self { request: 4 << 20, gap: 256 << 10 }
     }
 }
+
+/// Fetches of one piece at most.
+const FETCHES: u64 = 64;
 
 /// A block that is asked for, and the positions in the batch of the tokens that may be in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,10 +78,10 @@ impl Hit {
 }
 
 /// The blocks that decide which of the ascending `tokens` the run holds, in pieces whose prefixes take at most
-/// `limits.request` bytes.
+/// `limits.request` bytes, and as many fetches as [`FETCHES`].
 pub fn plan(meta: &RunMeta, tokens: &[Token], limits: &Limits) -> Vec<Piece> {
     let mut pieces: Vec<Piece> = Vec::new();
-    let (mut bytes, mut next, mut from) = (0, 0u64, 0);
+    let (mut bytes, mut next, mut from, mut last) = (0, 0u64, 0, 0u64);
     let mut position = tokens.partition_point(|token| *token < meta.summary().min);
     while let Some(token) = tokens.get(position) {
         let blocks = meta.blocks_from(*token, next.saturating_sub(1));
@@ -96,7 +99,9 @@ pub fn plan(meta: &RunMeta, tokens: &[Token], limits: &Limits) -> Vec<Piece> {
                 continue;
             }
             let range = meta.layout().prefix_range(block);
-            let size = range.end - range.start;
+            let near = range.start.checked_sub(last).is_some_and(|gap| gap <= limits.gap);
+            last = range.end;
+            let size = (range.end - range.start).max(if near { 0 } else { limits.request / FETCHES });
             if pieces.is_empty() || bytes + size > limits.request {
                 bytes = 0;
                 pieces.push(Vec::new());
@@ -117,18 +122,28 @@ pub fn plan(meta: &RunMeta, tokens: &[Token], limits: &Limits) -> Vec<Piece> {
 }
 
 /// The runs of consecutive blocks whose prefixes to fetch for those of `piece` that are not at hand. They lie together.
-pub fn prefixes(meta: &RunMeta, piece: &Piece, limits: &Limits, at_hand: impl Fn(u64) -> bool) -> Vec<Range<u64>> {
+pub fn prefixes(
+    meta: &RunMeta,
+    piece: &Piece,
+    limits: &Limits,
+    at_hand: impl Fn(u64) -> bool,
+) -> Vec<Range<u64>> {
     let mut fetches: Vec<Range<u64>> = Vec::new();
     for block in piece.iter().map(|wanted| wanted.block).filter(|block| !at_hand(*block)) {
         let bytes = meta.layout().prefix_range(block);
         match fetches.last_mut() {
-            Some(last) if {
-                let (first, before) = (meta.layout().prefix_range(last.start), meta.layout().prefix_range(last.end - 1));
-                // Of one group, for prefixes of others lie elsewhere.
-                last.start / super::run::GROUP_BLOCKS == block / super::run::GROUP_BLOCKS
-                    && bytes.start.saturating_sub(before.end) <= limits.gap
-                    && bytes.end.saturating_sub(first.start) <= limits.request
-            } => last.end = block + 1,
+            Some(last)
+                if {
+                    let (first, before) =
+                        (meta.layout().prefix_range(last.start), meta.layout().prefix_range(last.end - 1));
+                    // Of one group, for prefixes of others lie elsewhere.
+                    last.start / super::run::GROUP_BLOCKS == block / super::run::GROUP_BLOCKS
+                        && bytes.start.saturating_sub(before.end) <= limits.gap
+                        && bytes.end.saturating_sub(first.start) <= limits.request
+                } =>
+            {
+                last.end = block + 1
+            }
             _ => fetches.push(block..block + 1),
         }
     }
@@ -158,7 +173,8 @@ pub fn slices(meta: &RunMeta, candidates: &[Candidate], limits: &Limits) -> Resu
         match fetches.last_mut() {
             Some(last)
                 if bytes.start.saturating_sub(last.bytes.end) <= limits.gap
-                    && bytes.end.max(last.bytes.end) - last.bytes.start <= limits.request.max(bytes.end - bytes.start) =>
+                    && bytes.end.max(last.bytes.end) - last.bytes.start
+                        <= limits.request.max(bytes.end - bytes.start) =>
             {
                 last.bytes.end = bytes.end.max(last.bytes.end);
                 last.candidates.end = at + 1;
@@ -198,7 +214,11 @@ pub fn find<'a>(
         }
         let raw = part(meta.slice_range(block, slices.clone())?).unwrap_or_default();
         let token = *tokens.get(candidate.maybe.position as usize).ok_or_else(|| {
-            Error::Internal(format!("candidate {} in a batch of {} tokens", candidate.maybe.position, tokens.len()))
+            Error::Internal(format!(
+                "candidate {} in a batch of {} tokens",
+                candidate.maybe.position,
+                tokens.len()
+            ))
         })?;
         if let Some(place) = meta.find(block, token, &candidate.maybe, slices.start, raw)? {
             let index = block * super::run::BLOCK_TOKENS + u64::from(place);
@@ -253,15 +273,24 @@ mod tests {
     }
 
     /// Looks a batch up as a caller does. Gives the hits, and how many bytes of prefixes and of slices were fetched.
-    fn look_up(meta: &RunMeta, object: &[u8], batch: &[Token], limits: &Limits) -> Result<(Vec<Hit>, u64, u64)> {
+    fn look_up(
+        meta: &RunMeta,
+        object: &[u8],
+        batch: &[Token],
+        limits: &Limits,
+    ) -> Result<(Vec<Hit>, u64, u64)> {
         let (mut hits, mut prefix_bytes, mut slice_bytes) = (Vec::new(), 0, 0);
         for piece in plan(meta, batch, limits) {
             for fetch in prefixes(meta, &piece, limits, |_| false) {
-                let bytes = meta.layout().prefix_range(fetch.start).start..meta.layout().prefix_range(fetch.end - 1).end;
+                let bytes = meta.layout().prefix_range(fetch.start).start
+                    ..meta.layout().prefix_range(fetch.end - 1).end;
                 assert!(bytes.end - bytes.start <= limits.request.max(7000), "{bytes:?}");
                 prefix_bytes += bytes.end - bytes.start;
                 for block in fetch {
-                    assert!(part(object, bytes.clone()).len() >= part(object, meta.layout().prefix_range(block)).len());
+                    assert!(
+                        part(object, bytes.clone()).len()
+                            >= part(object, meta.layout().prefix_range(block)).len()
+                    );
                 }
             }
             let mut candidates = Vec::new();
@@ -276,7 +305,15 @@ mod tests {
                 last = fetch.bytes.start;
                 slice_bytes += fetch.bytes.end - fetch.bytes.start;
                 let prefixes = |block| Some(part(object, meta.layout().prefix_range(block)));
-                find(meta, &fetch, part(object, fetch.bytes.clone()), batch, &candidates, prefixes, &mut hits)?;
+                find(
+                    meta,
+                    &fetch,
+                    part(object, fetch.bytes.clone()),
+                    batch,
+                    &candidates,
+                    prefixes,
+                    &mut hits,
+                )?;
             }
         }
         Ok((hits, prefix_bytes, slice_bytes))

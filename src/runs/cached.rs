@@ -13,7 +13,7 @@ use crate::store::{Store, compute};
 const SMALL: u64 = 64 << 10;
 
 /// How many small, and how many large ranges are fetched at a time.
-const SMALL_AT_ONCE: usize = 256;
+const SMALL_AT_ONCE: usize = 64;
 const LARGE_AT_ONCE: usize = 4;
 
 /// The bytes of each range of the run `name`, in the order asked for, from the store.
@@ -44,11 +44,13 @@ pub(super) async fn ranges(
         Ok(all)
     })
     .await?;
-    let absent: Vec<usize> = all.iter().enumerate().filter(|(_, part)| part.is_none()).map(|(at, _)| at).collect();
+    let absent: Vec<usize> =
+        all.iter().enumerate().filter(|(_, part)| part.is_none()).map(|(at, _)| at).collect();
     if !absent.is_empty() {
         let missing: Vec<Range<u64>> = absent.iter().filter_map(|at| ranges.get(*at)).cloned().collect();
         let came = from_store(store, name, missing.clone()).await?;
-        let parts: Vec<(u64, Bytes)> = missing.iter().map(|range| range.start).zip(came.iter().cloned()).collect();
+        let parts: Vec<(u64, Bytes)> =
+            missing.iter().map(|range| range.start).zip(came.iter().cloned()).collect();
         let (near, object) = (Arc::clone(cache), name.to_owned());
         compute(move || {
             near.write(&object, &parts);
@@ -147,6 +149,9 @@ mod tests {
             })
         });
         futures::future::try_join_all(all).await.unwrap();
-        assert!(Cache::open(folder.path(), 1).unwrap().read(NAME, &[0..1])[0].is_none(), "emptied for lack of room");
+        assert!(
+            Cache::open(folder.path(), 1).unwrap().read(NAME, &[0..1])[0].is_none(),
+            "emptied for lack of room"
+        );
     }
 }

@@ -63,7 +63,7 @@ impl Known {
                 None => Err(Error::Internal(format!("run {at} is not open"))),
             }
         };
-        let mut searches = stream::iter(pieces).map(search).buffered(at_once(store, runs.len()));
+        let mut searches = stream::iter(pieces).map(search).buffered(open::at_once(store));
         let mut kept = Vec::new();
         let mut left = self.budget.0;
         while let Some((at, mut piece)) = searches.try_next().await? {
@@ -83,22 +83,20 @@ impl Known {
     }
 }
 
-/// How many pieces are looked up at a time: those of many small runs are small.
-fn at_once(store: &Store, runs: usize) -> usize {
-    open::at_once(store).max(runs.min(OPENED_AT_ONCE))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::collections::BTreeSet;
     use std::sync::Arc;
+    use std::time::Duration;
 
     use crate::index::samples::{ascending, token};
     use crate::ledger::entry::InlineTokens;
     use crate::ledger::state::Live;
     use crate::runs::write::RunUpload;
+    use object_store::ObjectStore;
     use object_store::memory::InMemory;
+    use object_store::throttle::{ThrottleConfig, ThrottledStore};
 
     #[tokio::test]
     async fn tokens_of_runs_and_of_manifests_are_known_and_no_others() {
@@ -130,5 +128,36 @@ mod tests {
             }
         }
         assert!(Known::nothing().find(&store, &ascending(0, 10)).await.unwrap().is_empty());
+    }
+
+    /// Time stands still but for the waits of the store, so that it counts them.
+    #[tokio::test(start_paused = true)]
+    async fn a_small_batch_costs_a_handful_of_waits_however_many_runs_there_are() {
+        let wait = Duration::from_millis(50);
+        let bucket: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let config = ThrottleConfig { wait_get_per_call: wait, ..ThrottleConfig::default() };
+        let slow = ThrottledStore::new(Arc::clone(&bucket), config);
+        let slow = Store::from_object_store(Arc::new(slow), "table", "memory:");
+        let store = Store::from_object_store(bucket, "table", "memory:");
+        let mut state = State::default();
+        let ranges = (0..20).map(|i| (i * 20_000, 20_000)).chain([(400_000, 600_000)]);
+        for (since, (from, count)) in (1..).zip(ranges) {
+            let name = format!("_dedupe/tokens/{since}.run");
+            let mut upload = RunUpload::begin(&store, name.clone(), None).await.unwrap();
+            upload.push_all(&ascending(from, count)).await.unwrap();
+            state.runs.insert(name, Live { since, item: upload.finish().await.unwrap() });
+        }
+        let mut tokens: Vec<_> = (0..1_000).map(|i| token(i * 1_100)).collect();
+        tokens.sort_unstable();
+        let begun = crate::clock::timer();
+        let mut known = Known::open(&slow, &state, 1 << 30).await.unwrap();
+        let opened = begun.elapsed().div_duration_f64(wait);
+        let found = known.find(&slow, &tokens).await.unwrap();
+        let waits = begun.elapsed().div_duration_f64(wait);
+        assert_eq!(found.len(), 910, "those below a million");
+        assert!(opened < 2.0 && waits < 9.0, "{opened} waits to open 21 runs, {waits} in all");
+        known.find(&slow, &tokens).await.unwrap();
+        let again = begun.elapsed().div_duration_f64(wait) - waits;
+        assert!(again < 4.0, "{again} waits where the prefixes are at hand");
     }
 }

@@ -79,7 +79,8 @@ impl OpenRun {
         let open = Self::of_bytes(run, &bytes)?;
         let layout = open.meta.layout();
         let mut tokens = Vec::with_capacity(open.len() as usize);
-        let part = |range: Range<u64>| bytes.get(range.start as usize..range.end as usize).unwrap_or_default();
+        let part =
+            |range: Range<u64>| bytes.get(range.start as usize..range.end as usize).unwrap_or_default();
         for block in 0..layout.blocks() {
             let (prefixes, suffixes) = (part(layout.prefix_range(block)), part(layout.suffix_range(block)));
             open.meta.decode_block(block, prefixes, suffixes, &mut tokens)?;
@@ -136,7 +137,8 @@ impl OpenRun {
         budget: &mut Budget,
     ) -> Result<Vec<u32>> {
         let pieces = self.plan(store, tokens);
-        let mut found = stream::iter(pieces).map(|piece| self.search(store, tokens, piece)).buffered(at_once(store));
+        let mut found =
+            stream::iter(pieces).map(|piece| self.search(store, tokens, piece)).buffered(at_once(store));
         let (mut kept, mut left, mut positions) = (Vec::new(), budget.0, Vec::new());
         while let Some(mut piece) = found.try_next().await? {
             positions.extend(piece.hits.iter().map(|hit| hit.position));
@@ -170,8 +172,9 @@ impl OpenRun {
         let (meta, name, limits) = (&self.meta, self.meta.object(), limits(store));
         let fetches = lookup::prefixes(meta, &piece, &limits, |block| self.at_hand(block).is_some());
         let layout = meta.layout();
-        let together =
-            |blocks: &Range<u64>| layout.prefix_range(blocks.start).start..layout.prefix_range(blocks.end.saturating_sub(1)).end;
+        let together = |blocks: &Range<u64>| {
+            layout.prefix_range(blocks.start).start..layout.prefix_range(blocks.end.saturating_sub(1)).end
+        };
         let came = cached::ranges(store, name, fetches.iter().map(together).collect(), {
             let (meta, fetches) = (Arc::clone(meta), fetches.clone());
             move |at, bytes: &[u8]| fetches.get(at).is_some_and(|blocks| are_prefixes(&meta, blocks, bytes))
@@ -218,7 +221,8 @@ impl OpenRun {
                 wanted.get(at).is_some_and(|fetch| looked.decide(fetch, bytes, &mut Vec::new()).is_ok())
             };
             let came = cached::ranges(store, name, ranges, sound).await?;
-            look = Arc::into_inner(look_now).ok_or_else(|| Error::Internal("a piece is still in use".into()))?;
+            look =
+                Arc::into_inner(look_now).ok_or_else(|| Error::Internal("a piece is still in use".into()))?;
             look = compute(move || {
                 look.find(&fetches, &came)?;
                 Ok(look)
@@ -256,7 +260,8 @@ impl OpenRun {
         }
         let range = self.meta.layout().commit_range(block);
         // One commit for all takes no bytes.
-        let bytes = if range.is_empty() { Bytes::new() } else { store.get_range(self.meta.object(), range).await? };
+        let bytes =
+            if range.is_empty() { Bytes::new() } else { store.get_range(self.meta.object(), range).await? };
         Ok(self.meta.decode_commits(block, &bytes)?.get(place).copied())
     }
 }
@@ -293,9 +298,11 @@ impl Look {
         }
         for wanted in &mut self.piece {
             // Positions are counted within the piece from here on.
-            wanted.tokens = wanted.tokens.start.saturating_sub(self.base)..wanted.tokens.end.saturating_sub(self.base);
+            wanted.tokens =
+                wanted.tokens.start.saturating_sub(self.base)..wanted.tokens.end.saturating_sub(self.base);
             let prefixes = prefixes_of(&self.held, &self.fetched, wanted.block);
-            let prefixes = prefixes.ok_or_else(|| Error::Internal(format!("block {} was not fetched", wanted.block)))?;
+            let prefixes =
+                prefixes.ok_or_else(|| Error::Internal(format!("block {} was not fetched", wanted.block)))?;
             lookup::probe(&self.meta, wanted, prefixes, &self.tokens, &mut self.candidates)?;
         }
         Ok(())
@@ -308,7 +315,8 @@ impl Look {
             self.decide(fetch, bytes, &mut hits)?;
         }
         let base = self.base as u32;
-        self.hits.extend(hits.into_iter().map(|hit| Hit { position: hit.position.wrapping_add(base), ..hit }));
+        self.hits
+            .extend(hits.into_iter().map(|hit| Hit { position: hit.position.wrapping_add(base), ..hit }));
         Ok(())
     }
 }

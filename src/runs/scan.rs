@@ -58,7 +58,8 @@ impl Scan {
         compute(move || {
             let part = |column: usize, range: Range<u64>| {
                 let start = ranges.get(column).map_or(0, |whole| whole.start);
-                let range = range.start.saturating_sub(start) as usize..range.end.saturating_sub(start) as usize;
+                let range =
+                    range.start.saturating_sub(start) as usize..range.end.saturating_sub(start) as usize;
                 bytes.get(column).and_then(|bytes| bytes.get(range)).unwrap_or_default()
             };
             let mut tokens = Vec::with_capacity(((end - first) * BLOCK_TOKENS) as usize);
@@ -134,8 +135,7 @@ mod tests {
     #[tokio::test]
     async fn tokens_out_of_order_are_not_written() {
         let store = memory();
-        let mut upload =
-            RunUpload::begin(&store, "_dedupe/tokens/r.run".into(), None).await.unwrap();
+        let mut upload = RunUpload::begin(&store, "_dedupe/tokens/r.run".into(), None).await.unwrap();
         assert!(upload.push_all(&[Token(9), Token(3)]).await.is_err());
     }
 }

@@ -143,7 +143,10 @@ mod tests {
         let cache = Cache::open(&folder.path().join("new"), 1 << 30).unwrap();
         assert_eq!(cache.read("a/b.run", &[0..4]), [None]);
         cache.write("a/b.run", &[(100, part(7, 50)), (1 << 20, part(8, 10))]);
-        let read = cache.read("a/b.run", &[100..150, 110..111, 0..4, (1 << 20)..(1 << 20) + 10, (1 << 20)..(1 << 20) + 11]);
+        let read = cache.read(
+            "a/b.run",
+            &[100..150, 110..111, 0..4, (1 << 20)..(1 << 20) + 10, (1 << 20)..(1 << 20) + 11],
+        );
         assert_eq!(read, [Some(part(7, 50)), Some(part(7, 1)), Some(part(0, 4)), Some(part(8, 10)), None]);
         assert_eq!(cache.read("a/c.run", &[0..4, 5..6]), [None, None]);
         #[allow(clippy::reversed_empty_ranges)]
@@ -164,7 +167,8 @@ mod tests {
         for object in 0..40 {
             cache.write(&format!("{object}.run"), &[(9000, part(object, 100_000))]);
             let files = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap());
-            let used: u64 = files.filter(|f| f.path() != foreign).map(|f| disk_bytes(&f.metadata().unwrap())).sum();
+            let used: u64 =
+                files.filter(|f| f.path() != foreign).map(|f| disk_bytes(&f.metadata().unwrap())).sum();
             assert!(used <= size + 200_000, "{used} bytes after {object}");
             assert_eq!(cache.read(&format!("{object}.run"), &[9000..9001]), [Some(part(object, 1))]);
         }

@@ -191,12 +191,7 @@ fn everything(state: &State) -> Option<Choice> {
 }
 
 /// Writes one run with all tokens of the chosen ones, each with the version that accepted it.
-async fn merge(
-    ledger: &Ledger,
-    namer: &mut Namer,
-    choice: &Choice,
-    held: &Held,
-) -> Result<RunRef> {
+async fn merge(ledger: &Ledger, namer: &mut Namer, choice: &Choice, held: &Held) -> Result<RunRef> {
     let (store, state) = (ledger.store(), ledger.state());
     let mut inputs = Vec::new();
     let mut commits: Vec<u64> = choice.inline.clone();

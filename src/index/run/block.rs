@@ -288,7 +288,10 @@ mod tests {
         let (mut prefixes, mut suffixes) = (Vec::new(), Vec::new());
         let shape = encode(tokens, &mut prefixes, &mut suffixes);
         assert!(shape.is_sound(), "{shape:?}");
-        assert_eq!((prefixes.len() as u64, suffixes.len() as u64), (shape.prefix_bytes(), shape.suffix_bytes()));
+        assert_eq!(
+            (prefixes.len() as u64, suffixes.len() as u64),
+            (shape.prefix_bytes(), shape.suffix_bytes())
+        );
         (shape, prefixes, suffixes)
     }
 
@@ -372,13 +375,15 @@ mod tests {
     #[test]
     fn prefixes_are_few_bits_and_decide_most_strangers() {
         // A block of a run of 2^24 tokens.
-        let tokens: Vec<Token> = ascending(0, 1 << 17).into_iter().map(|token| Token(token.0 >> 7)).take(4096).collect();
+        let tokens: Vec<Token> =
+            ascending(0, 1 << 17).into_iter().map(|token| Token(token.0 >> 7)).take(4096).collect();
         let (shape, prefixes, suffixes) = encoded(&tokens);
         let bits = (prefixes.len() + suffixes.len()) as f64 * 8.0 / 4096.0;
         assert!(bits < 128.0 - 24.0 + 2.6, "{bits} bits a token");
         assert!(prefixes.len() as f64 * 8.0 / 4096.0 < 11.6);
         let span = tokens[4095].0 - tokens[0].0;
-        let mut strangers: Vec<Token> = (0..100_000).map(|i| Token(tokens[0].0 + token(i + 1_000_000).0 % span)).collect();
+        let mut strangers: Vec<Token> =
+            (0..100_000).map(|i| Token(tokens[0].0 + token(i + 1_000_000).0 % span)).collect();
         strangers.sort_unstable();
         let mut found = Vec::new();
         shape.probe(base(top(tokens[0])), &prefixes, &strangers, 0, &mut found);

@@ -33,7 +33,8 @@ impl Layout {
         if shapes.len() as u64 != blocks(count) || commit_bits > 64 {
             return None;
         }
-        let (mut suffixes, mut prefixes) = (Vec::with_capacity(shapes.len()), Vec::with_capacity(shapes.len()));
+        let (mut suffixes, mut prefixes) =
+            (Vec::with_capacity(shapes.len()), Vec::with_capacity(shapes.len()));
         // A block takes less than 2^20 bytes and is one of at most 2^52, and its shape is at hand: no sum overflows.
         let mut end = HEADER_BYTES;
         let mut layout = Self { count, commit_bits, shapes, suffixes: Vec::new(), prefixes: Vec::new(), end };
@@ -95,7 +96,8 @@ impl Layout {
             return 0..0;
         }
         let last = (block / GROUP_BLOCKS * GROUP_BLOCKS + GROUP_BLOCKS).min(self.blocks()) - 1;
-        let start = self.prefix_range(last).end + block % GROUP_BLOCKS * packed_bytes(BLOCK_TOKENS, self.commit_bits);
+        let start =
+            self.prefix_range(last).end + block % GROUP_BLOCKS * packed_bytes(BLOCK_TOKENS, self.commit_bits);
         start..start + self.commit_bytes(block)
     }
 

@@ -264,7 +264,9 @@ impl RunMeta {
 
     fn base(&self, block: u64) -> Result<u128> {
         let first = self.firsts.get(block as usize);
-        first.map(|first| block::base(*first)).ok_or_else(|| self.corrupt(format_args!("it has no block {block}")))
+        first
+            .map(|first| block::base(*first))
+            .ok_or_else(|| self.corrupt(format_args!("it has no block {block}")))
     }
 
     fn check(

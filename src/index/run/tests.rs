@@ -135,7 +135,8 @@ fn a_block_in_the_place_of_another_is_noticed() {
     let (object, _) = write(&run, None);
     let meta = open(&object, run.len() as u64).unwrap();
     let layout = meta.layout();
-    let block = |block| (part(&object, layout.prefix_range(block)), part(&object, layout.suffix_range(block)));
+    let block =
+        |block| (part(&object, layout.prefix_range(block)), part(&object, layout.suffix_range(block)));
     let mut tokens = Vec::new();
     assert!(meta.decode_block(0, block(1).0, block(1).1, &mut tokens).is_err());
     assert!(meta.decode_block(0, block(0).0, block(1).1, &mut tokens).is_err());
@@ -215,7 +216,8 @@ fn the_format_stays_as_it_is() {
     assert_eq!(object[59..67], xxh3_64(&object[32..50]).to_le_bytes());
     assert_eq!(object[67..69], [63, 1], "bits of a suffix, words of unary code");
     assert_eq!(object[69..77], xxh3_64(&object[50..51]).to_le_bytes());
-    let mut footer = vec![2, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0];
+    let mut footer =
+        vec![2, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0];
     footer.extend([first.0, second.0, first.0 + second.0].map(u128::to_be_bytes).concat());
     assert_eq!(object[77..157], footer);
     assert_eq!(summary.checksum, xxh3_64(&object[51..157]));

@@ -153,7 +153,11 @@ impl<W: Write> RunWriter<W> {
             && bits > 0
         {
             let start = self.packed_commits.len();
-            pack(self.block_commits.iter().map(|commit| commit - commits.start()), bits, &mut self.packed_commits);
+            pack(
+                self.block_commits.iter().map(|commit| commit - commits.start()),
+                bits,
+                &mut self.packed_commits,
+            );
             self.commit_sums.push(xxh3_64(self.packed_commits.get(start..).unwrap_or_default()));
         }
         self.block_commits.clear();
