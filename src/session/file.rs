@@ -85,12 +85,11 @@ impl OpenFile {
     }
 
     async fn drain(&mut self) -> Result<()> {
-        let bytes = self.writer.take_bytes()?;
-        if bytes.is_empty() {
-            return Ok(());
+        for bytes in self.writer.take_pieces()? {
+            self.hash.update(&bytes);
+            self.upload.write(bytes).await?;
         }
-        self.hash.update(&bytes);
-        self.upload.write(bytes).await
+        Ok(())
     }
 
     pub(super) async fn close(mut self) -> Result<DataFile> {

@@ -102,7 +102,7 @@ struct Job {
 
 enum Work {
     Copy(RowGroup<Input>),
-    /// With the layout to encode to if it turns out that some column cannot be cut.
+    /// With the layout to encode to if it turns out that no column can be cut.
     Cut(Cutting, FileLayout),
     Encode(Started<(Option<EncodedRowGroup>, Encoding)>),
 }
@@ -406,7 +406,7 @@ impl Stager {
     async fn append(&mut self, store: &Store, namer: &mut Namer, mut job: Job) -> Result<()> {
         let mut cut = None;
         if let Work::Cut(cutting, encoded) = &mut job.work {
-            cut = cutting.finish().await?;
+            cut = cutting.finish(&job.layout, &self.workers).await?;
             if cut.is_none() {
                 let (group, keep) = (cutting.group.clone(), cutting.keep.as_ref().clone());
                 job.layout = encoded.clone();

@@ -98,12 +98,20 @@ impl FileWriter {
         self.groups.len() >= i16::MAX as usize
     }
 
-    /// Takes out the bytes written since the last call, in the order of the file.
-    pub fn take_bytes(&mut self) -> Result<Bytes> {
+    /// Takes out the bytes written since the last call, in the order of the file. What was copied from a source, or
+    /// cut, comes as it was given.
+    pub fn take_pieces(&mut self) -> Result<Vec<Bytes>> {
         if let Some(out) = &mut self.out {
             out.flush().map_err(ParquetError::from).map_err(failed)?;
         }
-        Ok(Bytes::from(std::mem::take(&mut self.buffer.lock().bytes)))
+        let mut pending = self.buffer.lock();
+        pending.end_piece();
+        Ok(std::mem::take(&mut pending.pieces))
+    }
+
+    /// The same in one piece.
+    pub fn take_bytes(&mut self) -> Result<Bytes> {
+        Ok(self.take_pieces()?.concat().into())
     }
 
     /// Appends an encoded row group; one without rows adds nothing.
@@ -116,7 +124,7 @@ impl FileWriter {
         if group.parquet.root_schema() != self.layout.parquet_schema().root_schema() {
             return Err(Error::Internal("an encoded row group has another layout than its file".to_owned()));
         }
-        self.buffer.lock().bytes.reserve(group.bytes());
+        self.buffer.lock().last.reserve(group.bytes());
         let rows = group.rows as u64;
         let mut closed = None;
         let on_close = |_: &mut TrackedWrite<Buffer>, metadata, blooms, column_indexes, offset_indexes| {
@@ -165,7 +173,7 @@ impl FileWriter {
         let mut columns = self.copying.take().unwrap_or_default();
         let more = match copy.next().transpose()? {
             Some(Piece::Bytes(bytes)) => {
-                out.write_all(&bytes).map_err(ParquetError::from).map_err(failed)?;
+                self.buffer.pass(&mut out, &bytes)?;
                 true
             }
             Some(Piece::Column(column)) => {
@@ -201,7 +209,7 @@ impl FileWriter {
         };
         let mut out = self.take_out()?;
         for bytes in &column.bytes {
-            out.write_all(bytes).map_err(ParquetError::from).map_err(failed)?;
+            self.buffer.pass(&mut out, bytes)?;
         }
         let sorted = ordered(group, columns.len());
         columns.push(moved(column.column, out.bytes_written(), sorted).map_err(failed)?);
@@ -373,22 +381,52 @@ fn without_gaps(indexes: Vec<Option<ColumnIndexMetaData>>) -> Vec<ColumnIndexMet
 #[derive(Debug, Clone, Default)]
 struct Buffer(Arc<Mutex<Pending>>);
 
+/// Bytes from here on are passed on as they are rather than copied together with others.
+const LARGE: usize = 64 << 10;
+
 #[derive(Debug, Default)]
 struct Pending {
-    bytes: Vec<u8>,
+    pieces: Vec<Bytes>,
+    /// What comes after the pieces, growing.
+    last: Vec<u8>,
+    /// What the next write is of, if it is not to be copied.
+    passing: Option<Bytes>,
     total: u64,
+}
+
+impl Pending {
+    fn end_piece(&mut self) {
+        if !self.last.is_empty() {
+            self.pieces.push(std::mem::take(&mut self.last).into());
+        }
+    }
 }
 
 impl Buffer {
     fn lock(&self) -> std::sync::MutexGuard<'_, Pending> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Has `out`, which writes here, write `bytes`; large ones are not copied on the way.
+    fn pass(&self, out: &mut TrackedWrite<Self>, bytes: &Bytes) -> Result<()> {
+        self.lock().passing = (bytes.len() >= LARGE).then(|| bytes.clone());
+        out.write_all(bytes).map_err(ParquetError::from).map_err(failed)?;
+        self.lock().passing = None;
+        Ok(())
+    }
 }
 
 impl Write for Buffer {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let mut pending = self.lock();
-        pending.bytes.extend_from_slice(bytes);
+        // What was buffered before them comes first, by another write.
+        let is_it = |passing: &mut Bytes| passing.as_ptr() == bytes.as_ptr() && passing.len() == bytes.len();
+        if let Some(passing) = pending.passing.take_if(is_it) {
+            pending.end_piece();
+            pending.pieces.push(passing);
+        } else {
+            pending.last.extend_from_slice(bytes);
+        }
         pending.total += bytes.len() as u64;
         Ok(bytes.len())
     }

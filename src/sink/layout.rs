@@ -92,6 +92,23 @@ impl FileLayout {
         })
     }
 
+    /// The layout of a file with the top-level column `root` alone.
+    pub(super) fn only(&self, root: usize) -> Result<Self> {
+        let absent = || Error::Internal(format!("a file layout has no column {root}"));
+        let column = self.parquet.root_schema().get_fields().get(root).ok_or_else(absent)?;
+        let schema = |schema: &Schema| schema.project(&[root]).map(Arc::new).map_err(|_| absent());
+        let (schema, row_schema) = (schema(&self.schema)?, schema(&self.row_schema)?);
+        if schema.fields().first().is_none_or(|field| field.name() != column.name()) {
+            return Err(absent());
+        }
+        let parquet = Type::group_type_builder(self.parquet.root_schema().name())
+            .with_fields(vec![Arc::clone(column)])
+            .build()
+            .map_err(super::encode::failed)?;
+        let parquet = Arc::new(SchemaDescriptor::new(Arc::new(parquet)));
+        Ok(Self { schema, row_schema, parquet, ..self.clone() })
+    }
+
     /// The logical schema of the rows.
     pub fn schema(&self) -> &SchemaRef {
         &self.schema

@@ -5,6 +5,7 @@
 //! a file holds exactly the rows given to it, in order; statistics, dictionaries, Bloom filters, page index, field ids
 //! and key-value metadata of copied row groups survive; encoded ones have statistics and page index.
 
+mod column;
 mod compression;
 mod copyable;
 mod encode;
@@ -13,6 +14,7 @@ mod layout;
 mod partition;
 mod range;
 
+pub use column::encode_column;
 pub use compression::CompressionChoice;
 pub use copyable::copyable;
 pub use encode::{EncodedRowGroup, RowGroupEncoder};

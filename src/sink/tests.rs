@@ -196,7 +196,15 @@ impl Rewriter {
             return Ok(false);
         };
         let columns = (0..group.metadata().num_columns()).map(|leaf| group.cut_column(leaf, keep));
-        let Some(columns) = columns.collect::<Result<Option<Vec<_>>>>()? else { return Ok(false) };
+        let Some(mut columns) = columns.collect::<Result<Option<Vec<_>>>>()? else { return Ok(false) };
+        if layout.encodes() && rows.is_multiple_of(3) {
+            // As if some column could not be cut.
+            let root = group.file().parquet_schema().get_column_root_idx(rows as usize % columns.len());
+            let encoded = encode_column(group, root, keep, layout)?;
+            for (leaf, column) in group.file().leaves_of(root).into_iter().zip(encoded) {
+                columns[leaf] = column;
+            }
+        }
         for column in columns {
             self.writer_of(layout)?.append_cut(group, column)?;
         }

@@ -4,6 +4,7 @@
 //! inference of the whole, wherever it was cut.
 
 use super::decode::{Decoded, not_a_row};
+use super::glance::tells_nothing_new;
 use super::lines::Block;
 use super::shape::{BOOL, Facts, Members, Shape, TEXT, number_facts};
 use super::walk::{Names, Piece, Place, Walked, walk};
@@ -43,6 +44,12 @@ impl Inference {
         self.observe_but(block, &bad);
     }
 
+    /// Whether a line, if it is a good one, tells nothing new.
+    #[cfg(test)]
+    pub(super) fn holds(&self, line: &[u8]) -> bool {
+        tells_nothing_new(&self.members, line)
+    }
+
     /// Adds what another inference knows of rows that come after the own.
     pub fn merge(&mut self, later: Self) {
         self.members.join(later.members);
@@ -78,7 +85,11 @@ impl Inference {
         let mut row = Row::default();
         for line in block.lines() {
             while bad.next_if(|number| *number < line.number).is_some() {}
-            if bad.peek() != Some(&line.number) && !self.overflow && row.read(line.bytes).is_ok() {
+            if bad.peek() != Some(&line.number)
+                && !self.overflow
+                && !tells_nothing_new(&self.members, line.bytes)
+                && row.read(line.bytes).is_ok()
+            {
                 let mut steps = row.steps.iter();
                 // The first step opens the row.
                 if steps.next().is_some() {

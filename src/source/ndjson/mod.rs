@@ -50,6 +50,7 @@ mod array;
 mod column;
 mod decode;
 mod fit;
+mod glance;
 #[cfg(test)]
 mod hostile;
 mod infer;

@@ -11,7 +11,7 @@ pub(super) type Facts = u16;
 pub(super) const BOOL: Facts = 1;
 /// An integer that an `i64` holds.
 pub(super) const INT: Facts = 1 << 1;
-const NEGATIVE: Facts = 1 << 2;
+pub(super) const NEGATIVE: Facts = 1 << 2;
 /// An integer that only a `u64` holds.
 const BIG: Facts = 1 << 3;
 /// An integer that an `f64` does not hold exactly.
@@ -72,6 +72,11 @@ impl Shape {
     /// Whether no narrower type holds what was seen.
     pub(super) fn is_json(&self) -> bool {
         self.facts == JSON
+    }
+
+    /// Whether these facts about a scalar are known already.
+    pub(super) fn has(&self, facts: Facts) -> bool {
+        self.is_json() || facts & !self.facts == 0
     }
 
     /// Adds a fact about a scalar.
@@ -191,9 +196,14 @@ impl Members {
         (found, self.shapes.get_mut(found))
     }
 
+    /// The place of a member.
+    pub(super) fn place(&self, name: &str) -> Option<usize> {
+        self.by_name.get(name).copied()
+    }
+
     /// What is known of a member.
     pub(super) fn get(&self, name: &str) -> Option<&Shape> {
-        self.shapes.get(*self.by_name.get(name)?)
+        self.shapes.get(self.place(name)?)
     }
 
     /// Adds all that `later` knows; members new to it come after the own.

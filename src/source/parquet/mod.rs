@@ -177,6 +177,12 @@ impl<R: ChunkReader + Clone + Send + Sync + 'static> ParquetFile<R> {
         sums.into_iter().rev().max_by_key(|(_, bytes)| *bytes).map(|(codec, _)| codec)
     }
 
+    /// Indices of the leaf columns of the top-level column `root`, in order.
+    pub fn leaves_of(&self, root: usize) -> Vec<usize> {
+        let schema = self.parquet_schema();
+        (0..schema.num_columns()).filter(|leaf| schema.get_column_root_idx(*leaf) == root).collect()
+    }
+
     /// Indices of the leaf columns at or under `path`.
     fn leaves_under(&self, path: &[String]) -> impl Iterator<Item = usize> {
         let columns = self.parquet_schema().columns().iter().enumerate();
@@ -260,6 +266,12 @@ impl<R: ChunkReader + Clone + Send + Sync + 'static> RowGroup<R> {
     /// are wide), in the file's [`read_schema`](ParquetFile::read_schema).
     pub fn rows(&self, keep: Option<&BooleanBuffer>, batch_rows: usize) -> Result<Batches<R>> {
         Batches::open(self, None, keep, batch_rows)
+    }
+
+    /// Decodes the top-level column `root` of the rows that `keep` has set, in batches of at most `batch_rows` rows
+    /// (fewer where rows are wide), as [`rows`](Self::rows) has it.
+    pub fn column_rows(&self, root: usize, keep: &BooleanBuffer, batch_rows: usize) -> Result<Batches<R>> {
+        Batches::open(self, Some(self.file.leaves_of(root)), Some(keep), batch_rows)
     }
 
     /// Its encoded bytes, column by column and piece by piece, checked on the way.

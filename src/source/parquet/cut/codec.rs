@@ -15,38 +15,31 @@ pub(super) fn known(codec: Compression) -> bool {
     !matches!(codec, Compression::LZ4 | Compression::LZO)
 }
 
-/// Unpacks exactly `size` bytes.
-pub(super) fn decompress(codec: Compression, bytes: &[u8], size: usize) -> Fit<Vec<u8>> {
+/// Unpacks exactly `size` bytes, in place of what is in `out`.
+pub(super) fn decompress(codec: Compression, bytes: &[u8], size: usize, out: &mut Vec<u8>) -> Fit<()> {
     let broken = "a page that cannot be unpacked";
-    let mut out = Vec::new();
+    // What is there already need not be zeroed.
+    let mut filled = |fill: &dyn Fn(&mut [u8]) -> Option<usize>| {
+        out.resize(size, 0);
+        fill(out).filter(|length| *length == size).map(drop).ok_or(())
+    };
     let read = match codec {
-        Compression::UNCOMPRESSED => {
-            out.extend_from_slice(bytes);
-            Ok(())
-        }
         Compression::SNAPPY => {
-            // It allocates what the block says of itself, so that is held against the header first.
             if snap::raw::decompress_len(bytes).ok() != Some(size) {
                 return unfit(broken);
             }
-            out = vec![0; size];
-            snap::raw::Decoder::new().decompress(bytes, &mut out).map(drop).map_err(|_| ())
+            filled(&|out| snap::raw::Decoder::new().decompress(bytes, out).ok())
         }
-        Compression::GZIP(_) => read_all(MultiGzDecoder::new(bytes), size, &mut out),
-        Compression::BROTLI(_) => read_all(brotli::Decompressor::new(bytes, BROTLI_BUFFER), size, &mut out),
+        Compression::LZ4_RAW => filled(&|out| lz4_flex::block::decompress_into(bytes, out).ok()),
+        Compression::GZIP(_) => read_all(MultiGzDecoder::new(bytes), size, out),
+        Compression::BROTLI(_) => read_all(brotli::Decompressor::new(bytes, BROTLI_BUFFER), size, out),
         Compression::ZSTD(_) => match zstd::Decoder::with_buffer(bytes) {
-            Ok(decoder) => read_all(decoder, size, &mut out),
+            Ok(decoder) => read_all(decoder, size, out),
             Err(_) => Err(()),
         },
-        Compression::LZ4_RAW => {
-            out = vec![0; size];
-            lz4_flex::block::decompress_into(bytes, &mut out)
-                .map(|length| out.truncate(length))
-                .map_err(|_| ())
-        }
-        Compression::LZ4 | Compression::LZO => Err(()),
+        Compression::UNCOMPRESSED | Compression::LZ4 | Compression::LZO => Err(()),
     };
-    if read.is_err() || out.len() != size { unfit(broken) } else { Ok(out) }
+    if read.is_err() || out.len() != size { unfit(broken) } else { Ok(()) }
 }
 
 /// Packs `bytes`.
@@ -79,6 +72,7 @@ pub(super) fn compress(codec: Compression, bytes: &[u8]) -> Fit<Vec<u8>> {
 }
 
 fn read_all(reader: impl Read, size: usize, out: &mut Vec<u8>) -> Result<(), ()> {
+    out.clear();
     out.reserve_exact(size);
     // One byte more than wanted, to notice that there is more.
     reader.take(size as u64 + 1).read_to_end(out).map(drop).map_err(|_| ())

@@ -27,7 +27,7 @@ use crate::error::Result;
 use arrow::buffer::BooleanBuffer;
 use bytes::Bytes;
 use flate2::Crc;
-use page::{Opened, Shape};
+use page::{Opened, Scratch, Shape};
 use parquet::bloom_filter::Sbbf;
 use parquet::file::metadata::{ColumnChunkMetaData, OffsetIndexBuilder};
 use parquet::file::page_index::column_index::ColumnIndexMetaData;
@@ -92,15 +92,20 @@ impl<R: ChunkReader + Clone + Send + Sync + 'static> RowGroup<R> {
         let places = self.places(leaf, metadata, &pages);
         let mut cutter = Cutter::new(chunk, dictionary);
         let nulls_matter = metadata.statistics().and_then(|known| known.null_count_opt()) != Some(0);
+        // Pages are as dense as their chunk, or nearly: good enough to choose a way by.
+        let ranges = keep.set_slices().count();
+        let all = usize::try_from(metadata.num_values()).unwrap_or(usize::MAX).max(1);
         let mut row = 0;
+        let mut scratch = Scratch::default();
         for (at, page) in pages.iter().enumerate() {
+            let share = usize::try_from(page.head.values).unwrap_or(0).saturating_mul(ranges).div_ceil(all);
             let known_rows =
                 places.rows(at).or(page.head.rows).or((shape.max_rep == 0).then_some(page.head.values));
             let mut opened = None;
             let rows = match known_rows {
                 Some(rows) => usize::try_from(rows).unwrap_or(0),
                 None => {
-                    let page = opened.insert(page.open(&shape, chunk)?);
+                    let page = opened.insert(page.open(&shape, chunk, share, &mut scratch)?);
                     match page.rows() {
                         (rows, false) => rows,
                         // Its first values belong to the last row of the page before, whose fate is decided.
@@ -125,15 +130,14 @@ impl<R: ChunkReader + Clone + Send + Sync + 'static> RowGroup<R> {
             }
             let opened = match opened {
                 Some(opened) => opened,
-                None => page.open(&shape, chunk)?,
+                None => page.open(&shape, chunk, share, &mut scratch)?,
             };
             if opened.rows() != (rows, false) {
                 return unfit("a page of another number of rows than its index says");
             }
             let nulls = opened.nulls(&shape);
-            let stored = chunk.get(page.body.clone()).unwrap_or_default();
-            match opened.cut(&shape, stored, &slice)? {
-                Some(cut) => cutter.replace(&cut, page.head.crc.is_some(), nulls)?,
+            match opened.cut(&shape, &slice)? {
+                Some(cut) => cutter.replace(cut, page.head.crc.is_some(), nulls)?,
                 None => cutter.drop(nulls as i64),
             }
         }
@@ -167,9 +171,16 @@ struct SourcePage {
 }
 
 impl SourcePage {
-    fn open(&self, shape: &Shape, chunk: &Bytes) -> Fit<Opened> {
+    fn open<'s>(
+        &self,
+        shape: &Shape,
+        chunk: &'s Bytes,
+        ranges: usize,
+        scratch: &'s mut Scratch,
+    ) -> Fit<Opened<'s>> {
         self.check(chunk)?;
-        page::open(shape, &self.head, chunk.get(self.body.clone()).unwrap_or_default())
+        let body = chunk.get(self.body.clone()).unwrap_or_default();
+        page::open(shape, &self.head, body, ranges, scratch)
     }
 
     /// Holds the body against its checksum, if it has one.
@@ -294,24 +305,23 @@ impl<'a> Cutter<'a> {
         self.fates.push(PageFate::Dropped { nulls });
     }
 
-    fn replace(&mut self, cut: &page::CutPage, with_checksum: bool, nulls_before: usize) -> Fit<()> {
+    fn replace(&mut self, cut: page::CutPage, with_checksum: bool, nulls_before: usize) -> Fit<()> {
         let mut head = cut.head;
         let sizes = (i32::try_from(cut.unpacked), i32::try_from(cut.body.len()));
         let (Ok(uncompressed), Ok(compressed)) = sizes else { return unfit("a page of more than 2 GiB") };
         (head.uncompressed, head.compressed) = (uncompressed.into(), compressed.into());
         head.crc = with_checksum.then(|| checksum(&cut.body));
-        let mut bytes = Vec::with_capacity(cut.body.len() + 64);
-        write_page_head(&head, &mut bytes);
-        let header = bytes.len();
-        bytes.extend_from_slice(&cut.body);
+        let mut header = Vec::new();
+        write_page_head(&head, &mut header);
+        let length = header.len() + cut.body.len();
         self.flush();
-        self.place(cut.rows, bytes.len());
-        self.stored += bytes.len();
-        self.unpacked += head.uncompressed + header as i64;
+        self.place(cut.rows, length);
+        self.stored += length;
+        self.unpacked += head.uncompressed + header.len() as i64;
         self.values += head.values;
         let (nulls, before) = (cut.nulls as i64, nulls_before as i64);
         self.fates.push(PageFate::Cut { nulls, before, all_null: nulls == head.values });
-        self.out.push(bytes.into());
+        self.out.extend([header.into(), cut.body.into()]);
         Ok(())
     }
 

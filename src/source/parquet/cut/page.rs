@@ -30,16 +30,26 @@ impl Shape {
     }
 }
 
+/// Memory that is used again from page to page.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    plain: Vec<u8>,
+    unpacked: snappy::Unpacked,
+}
+
 /// A page whose parts are told apart, unpacked.
 #[derive(Debug)]
-pub(super) struct Opened {
+pub(super) struct Opened<'s> {
     /// Repetition levels, if the column has any.
     rep: Option<Vec<u32>>,
     /// Definition levels; none if the column has none, or if all are the same.
     def: Option<Vec<u32>>,
     /// The definition level of all, if they are the same.
     same_def: u32,
-    body: Vec<u8>,
+    /// What is packed of it, unpacked: of version 1 all, of version 2 the values.
+    body: &'s [u8],
+    /// The same packed, if that can be edited.
+    packed: Option<(&'s [u8], &'s snappy::Unpacked)>,
     /// Where the values begin in `body`.
     values: usize,
     /// Values, nulls included.
@@ -63,53 +73,73 @@ pub(super) struct CutPage {
     pub(super) nulls: usize,
 }
 
-/// Unpacks a data page and finds its parts.
-pub(super) fn open(shape: &Shape, head: &PageHead, stored: &[u8]) -> Fit<Opened> {
+/// Unpacks a data page and finds its parts. `ranges` is how many ranges of its rows are going to be kept.
+pub(super) fn open<'s>(
+    shape: &Shape,
+    head: &PageHead,
+    stored: &'s [u8],
+    ranges: usize,
+    scratch: &'s mut Scratch,
+) -> Fit<Opened<'s>> {
     let count = usize::try_from(head.values).unwrap_or(0);
     let size = usize::try_from(head.uncompressed).unwrap_or(0);
     let Some(encoding) = encoding_of(head.encoding).filter(|encoding| values::can_cut(*encoding, shape.kind))
     else {
         return unfit("an encoding that cannot be cut");
     };
-    let level_width = |max: i16| (u16::BITS - max.cast_unsigned().leading_zeros()) as u8;
-    let (rep_width, def_width) = (level_width(shape.max_rep), level_width(shape.max_def));
-    let (body, rep, def, values) = if head.kind == DATA_PAGE_V2 {
+    let version_2 = head.kind == DATA_PAGE_V2;
+    let (mut rep, mut def) = (0..0, 0..0);
+    if version_2 {
         let part = |length: i64| usize::try_from(length).unwrap_or(usize::MAX);
-        let (rep, def) = (part(head.rep_length), part(head.def_length));
-        let levels = rep.saturating_add(def);
-        let Some((before, packed)) = stored.split_at_checked(levels).filter(|_| levels <= size) else {
-            return unfit("levels longer than their page");
-        };
-        let mut body = before.to_vec();
-        if !head.is_compressed {
-            body.extend_from_slice(packed);
-        } else if !packed.is_empty() || size > levels {
-            body.extend(codec::decompress(shape.codec, packed, size - levels)?);
+        rep = 0..part(head.rep_length);
+        def = rep.end..rep.end.saturating_add(part(head.def_length));
+    }
+    let levels_2 = def.end;
+    let Some((before, stored)) = stored.split_at_checked(levels_2).filter(|_| levels_2 <= size) else {
+        return unfit("levels longer than their page");
+    };
+    let size = size - levels_2;
+    let is_packed = shape.codec != Compression::UNCOMPRESSED && (!version_2 || head.is_compressed);
+    let fixed_places = encoding == Encoding::PLAIN && shape.kind != Type::BOOLEAN;
+    let mut packed = None;
+    let body: &[u8] = if !is_packed {
+        if stored.len() != size {
+            return unfit("a page of another length than its header says");
         }
-        (body, 0..rep, rep..levels, levels)
+        stored
+    } else if version_2 && stored.is_empty() && size == 0 {
+        &[]
+    } else if fixed_places && shape.codec == Compression::SNAPPY && snappy::is_worth_while(size, ranges) {
+        snappy::unpack(stored, size, &mut scratch.unpacked)?;
+        packed = Some((stored, &scratch.unpacked));
+        scratch.unpacked.bytes()
     } else {
-        let body = codec::decompress(shape.codec, stored, size)?;
-        let mut at = 0;
+        codec::decompress(shape.codec, stored, size, &mut scratch.plain)?;
+        &scratch.plain
+    };
+    let mut values = 0;
+    if !version_2 {
         let mut section = |max: i16, encoding: i64| {
             if max == 0 {
-                return Ok(at..at);
+                return Ok(values..values);
             }
             if encoding_of(encoding) != Some(Encoding::RLE) {
                 return unfit("levels in a deprecated encoding");
             }
-            let (length, _) = length_prefix(body.get(at..).unwrap_or_default())?;
-            let section = at + 4..(at + 4).saturating_add(length);
-            at = section.end;
+            let (length, _) = length_prefix(body.get(values..).unwrap_or_default())?;
+            let section = values + 4..(values + 4).saturating_add(length);
+            values = section.end;
             Ok(section)
         };
-        let rep = section(shape.max_rep, head.rep_encoding)?;
-        let def = section(shape.max_def, head.def_encoding)?;
-        (body, rep, def, at)
-    };
-    let (Some(rep_bytes), Some(def_bytes), true) = (body.get(rep), body.get(def), values <= body.len())
+        rep = section(shape.max_rep, head.rep_encoding)?;
+        def = section(shape.max_def, head.def_encoding)?;
+    }
+    let levels = if version_2 { before } else { body };
+    let (Some(rep_bytes), Some(def_bytes), true) = (levels.get(rep), levels.get(def), values <= body.len())
     else {
         return unfit("levels longer than their page");
     };
+    let (rep_width, def_width) = (level_width(shape.max_rep), level_width(shape.max_def));
     let rep = (shape.max_rep > 0).then(|| hybrid::decode(rep_bytes, rep_width, count)).transpose()?;
     let (mut def, mut same_def) = (None, 0);
     if shape.max_def > 0 {
@@ -118,10 +148,15 @@ pub(super) fn open(shape: &Shape, head: &PageHead, stored: &[u8]) -> Fit<Opened>
             None => def = Some(hybrid::decode(def_bytes, def_width, count)?),
         }
     }
-    Ok(Opened { rep, def, same_def, body, values, count, head: *head, encoding })
+    Ok(Opened { rep, def, same_def, body, packed, values, count, head: *head, encoding })
 }
 
-impl Opened {
+/// Bits of a level.
+fn level_width(max: i16) -> u8 {
+    (u16::BITS - max.cast_unsigned().leading_zeros()) as u8
+}
+
+impl Opened<'_> {
     /// How many rows begin in this page, and whether its first value belongs to a row that began before.
     pub(super) fn rows(&self) -> (usize, bool) {
         match &self.rep {
@@ -142,9 +177,8 @@ impl Opened {
         }
     }
 
-    /// The page, which is `stored` as it was unpacked from, with the rows of `keep` only, one bit for each row with a value
-    /// in it. None if nothing is left.
-    pub(super) fn cut(self, shape: &Shape, stored: &[u8], keep: &BooleanBuffer) -> Fit<Option<CutPage>> {
+    /// The page with the rows of `keep` only, one bit for each row with a value in it. None if nothing is left.
+    pub(super) fn cut(self, shape: &Shape, keep: &BooleanBuffer) -> Fit<Option<CutPage>> {
         let entries = self.entries(keep);
         let count: usize = entries.iter().map(ExactSizeIterator::len).sum();
         if count == 0 {
@@ -155,7 +189,6 @@ impl Opened {
         let rep = self.rep.as_ref().map(|levels| pick(levels, &entries));
         let def = self.def.as_ref().map(|levels| pick(levels, &entries));
         let rows = rep.as_ref().map_or(count, |levels| levels.iter().filter(|level| **level == 0).count());
-        let level_width = |max: i16| (u16::BITS - max.cast_unsigned().leading_zeros()) as u8;
         let write_rep = |out: &mut Vec<u8>| {
             hybrid::encode(rep.as_deref().unwrap_or_default(), level_width(shape.max_rep), out)
         };
@@ -165,7 +198,7 @@ impl Opened {
         };
         let version_2 = self.head.kind == DATA_PAGE_V2;
         let mut head = self.head;
-        let mut out = Vec::with_capacity(self.body.len());
+        let mut out = Vec::new();
         if version_2 {
             if shape.max_rep > 0 {
                 write_rep(&mut out);
@@ -188,24 +221,20 @@ impl Opened {
         let levels = out.len();
         head.values = count as i64;
         let values_of = self.body.get(self.values..).unwrap_or_default();
-        let plain = self.encoding == Encoding::PLAIN && shape.kind != Type::BOOLEAN && stored_values > 0;
-        if plain && shape.codec == Compression::SNAPPY && (head.is_compressed || !version_2) {
+        if let Some((packed, unpacked)) = self.packed.filter(|_| stored_values > 0) {
             let mut pieces = values::plain((shape.kind, shape.length), values_of, stored_values, &kept)?;
-            if snappy::is_worth_while(values_of.len(), pieces.len()) {
-                let unpacked = levels + pieces.iter().map(ExactSizeIterator::len).sum::<usize>();
-                // Version 2 packs the values only, version 1 the levels with them.
-                let body = if version_2 {
-                    let packed = stored.get(self.values..).unwrap_or_default();
-                    out.extend(snappy::splice(packed, values_of, &[], &pieces)?);
-                    out
-                } else {
-                    pieces.iter_mut().for_each(|piece| {
-                        *piece = piece.start + self.values..piece.end + self.values;
-                    });
-                    snappy::splice(stored, &self.body, &out, &pieces)?
-                };
-                return Ok(Some(CutPage { head, body, unpacked, rows, nulls: count - values }));
+            let unpacked_bytes = levels + pieces.iter().map(ExactSizeIterator::len).sum::<usize>();
+            for piece in &mut pieces {
+                *piece = piece.start + self.values..piece.end + self.values;
             }
+            // Version 2 packs the values only, version 1 the levels with them.
+            let body = if version_2 {
+                out.extend(snappy::edit(packed, unpacked, &[], &pieces)?);
+                out
+            } else {
+                snappy::edit(packed, unpacked, &out, &pieces)?
+            };
+            return Ok(Some(CutPage { head, body, unpacked: unpacked_bytes, rows, nulls: count - values }));
         }
         let kind = (self.encoding, shape.kind, shape.length);
         values::cut(kind, values_of, stored_values, &kept, &mut out)?;
