@@ -497,6 +497,7 @@ fn everything_in_a_valid_ingest_is_folded() {
         ..expected
     };
     assert_eq!(book.state, expected);
+    assert_eq!(book.state.inline_count(), 0);
 }
 
 #[test]
