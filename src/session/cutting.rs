@@ -87,3 +87,58 @@ async fn encode_others(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sink::{CompressionChoice, FileWriter};
+    use crate::source::parquet::ParquetFile;
+    use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+    use arrow::compute::{concat_batches, filter_record_batch};
+    use parquet::arrow::ArrowWriter;
+    use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+    use parquet::basic::Compression;
+    use parquet::file::properties::WriterProperties;
+    use std::num::NonZeroUsize;
+
+    /// A row group of two columns, of which the second is packed as nothing here can pack it.
+    fn odd_group() -> (RecordBatch, RowGroup<Input>) {
+        let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..30_000));
+        let texts: ArrayRef = Arc::new(StringArray::from_iter(
+            (0..30_000).map(|row| (row % 5 > 0).then(|| format!("text {row}"))),
+        ));
+        let batch = RecordBatch::try_from_iter([("a", numbers), ("b", texts)]).unwrap();
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::SNAPPY)
+            .set_column_compression("b".into(), Compression::LZ4)
+            .build();
+        let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties)).unwrap();
+        writer.write(&batch).unwrap();
+        let bytes = writer.into_inner().unwrap();
+        let file = ParquetFile::open(Input::held("memory", bytes.into()), "memory").unwrap();
+        (batch, file.row_group(0).unwrap())
+    }
+
+    #[tokio::test]
+    async fn only_the_column_that_cannot_be_cut_is_encoded() {
+        let (batch, group) = odd_group();
+        let keep = BooleanBuffer::collect_bool(batch.num_rows(), |row| row % 7 > 0);
+        assert!(group.cut_column(0, &keep).unwrap().is_some());
+        assert!(group.cut_column(1, &keep).unwrap().is_none());
+        let file = group.file();
+        let layout = FileLayout::of_source(file, file.schema(), CompressionChoice::AsSource).unwrap();
+        let workers = Workers::new(NonZeroUsize::MIN);
+        let mut cutting = Cutting::begin(group.clone(), keep.clone(), &workers);
+        let columns = cutting.finish(&layout, &workers).await.unwrap().unwrap();
+        let mut writer = FileWriter::new(layout, Vec::new()).unwrap();
+        for column in columns {
+            writer.append_cut(&group, column).unwrap();
+        }
+        writer.end_cut(&group, keep.count_set_bits() as u64).unwrap();
+        writer.close().unwrap();
+        let written = ParquetRecordBatchReaderBuilder::try_new(writer.take_bytes().unwrap()).unwrap();
+        let written: Vec<_> = written.build().unwrap().map(Result::unwrap).collect();
+        let expected = filter_record_batch(&batch, &keep.into()).unwrap();
+        assert_eq!(concat_batches(&batch.schema(), &written).unwrap(), expected);
+    }
+}
