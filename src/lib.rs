@@ -47,7 +47,8 @@
 //! # }
 //! ```
 //!
-//! `examples/embed.rs` shows the floor below: a loop over record batches with a [`session::Session`].
+//! A program that has its rows in memory begins with a [`table::Table`] instead: a loop over record batches, or a sink in
+//! two phases. `examples/` has a program for each way of embedding.
 //!
 //! # The rooms
 //!
@@ -56,7 +57,7 @@
 //!
 //! ```text
 //!  5 door       cli                                              the command
-//!  4 stories    ingest → session          upkeep                 one run, one writer's life · compact, vacuum, verify
+//!  4 stories    ingest   table → session  upkeep                 one run · one writer's life · compact, vacuum, verify
 //!  3 I/O        source   sink   ledger::log   runs   lease       rows in · rows out · versions · index · who is at work
 //!  2 pure       index      schema   ledger::{entry, state}       no I/O, no clock, no randomness
 //!  1 ground     token      store    workers                      identity · bytes under names · how much runs at a time
@@ -91,6 +92,7 @@ pub mod session;
 pub mod sink;
 pub mod source;
 pub mod store;
+pub mod table;
 pub mod token;
 pub mod upkeep;
 pub mod verdict;

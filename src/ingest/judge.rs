@@ -48,7 +48,7 @@ impl<'a> Judge<'a> {
     pub(super) async fn take(&mut self, number: usize, source: u32, chunk: Prepared) -> Result<()> {
         let (rows, dropped) = match chunk {
             Prepared::RowGroup { group, tokens, last } => {
-                let verdicts = self.session.judge(source, &tokens).await?;
+                let verdicts = self.session.judge_tokens(source, &tokens).await?;
                 let counts = (verdicts.keep.len() as u64, verdicts.keep.len() as u64 - verdicts.accepted);
                 let before = self.rows_before();
                 reject::keyless_rows(&mut self.session, &group, before, self.row, &verdicts).await?;
@@ -141,7 +141,7 @@ impl<'a> Judge<'a> {
         }
         let bad = reject::bad_lines(&mut self.session, source, url, &decoded, self.run.options).await?;
         self.presence.observe(block, &decoded, &self.recipe.spec)?;
-        let verdicts = self.session.judge(source, tokens).await?;
+        let verdicts = self.session.judge_tokens(source, tokens).await?;
         reject::keyless_lines(&mut self.session, url, block, &decoded, &verdicts).await?;
         let rows = verdicts.keep.len() as u64;
         let counts = (rows + bad, rows - verdicts.accepted + bad);

@@ -17,6 +17,7 @@ use crate::token::{TokenSum, Tokens};
 
 /// The verdicts on one chunk.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Verdicts {
     /// Bit i: row i is accepted.
     pub keep: BooleanBuffer,
