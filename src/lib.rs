@@ -56,7 +56,7 @@
 //! `source::parquet` has opened.)
 //!
 //! ```text
-//!  5 door       cli                                              the command
+//!  5 doors      cli      operator                                the command · DataFusion (feature `datafusion`)
 //!  4 stories    ingest   table → session  upkeep                 one run · one writer's life · compact, vacuum, verify
 //!  3 I/O        source   sink   ledger::log   runs   lease       rows in · rows out · versions · index · who is at work
 //!  2 pure       index      schema   ledger::{entry, state}       no I/O, no clock, no randomness
@@ -82,6 +82,8 @@ pub mod index;
 pub mod ingest;
 pub mod lease;
 pub mod ledger;
+#[cfg(feature = "datafusion")]
+pub mod operator;
 pub mod options;
 pub mod policy;
 pub mod random;

@@ -50,6 +50,13 @@ impl Verdicts {
     pub fn all_accepted(&self) -> bool {
         self.accepted == self.keep.len() as u64
     }
+
+    /// The verdicts on the accepted rows alone, once the others are taken out.
+    #[cfg(feature = "datafusion")]
+    pub(crate) fn of_accepted(self) -> Self {
+        let accepted = BooleanBuffer::new_set(self.accepted as usize);
+        Self { keep: accepted, duplicate: 0, no_key: Vec::new(), ..self }
+    }
 }
 
 /// What rows are judged against.
