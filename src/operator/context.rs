@@ -67,8 +67,8 @@ impl DedupeTableFactory {
             let version = version.parse().map_err(|_| Error::Usage(format!("'{version}' is no version")))?;
             return DedupeTable::at(store, version).await;
         }
-        let mut session = SessionOptions::default();
-        session.null_key = null_key.as_deref().map(null_key_of).transpose()?;
+        let null_key = null_key.as_deref().map(null_key_of).transpose()?;
+        let session = SessionOptions { null_key, ..SessionOptions::default() };
         let declared = (!command.schema.fields().is_empty()).then(|| command.schema.as_arrow());
         let partition_by = match partition_by.is_empty() {
             true => command.table_partition_cols.clone(),
