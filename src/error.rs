@@ -71,6 +71,19 @@ pub enum Error {
         floor: u64,
     },
 
+    /// Rows were accepted and handed on, and meanwhile another writer committed some of their keys: they are its rows
+    /// now. Nothing was committed; discard what was handed on, and run again.
+    #[error(
+        "other writers committed {keys} of the keys that were accepted here, by version {version}, and the rows were \
+         handed on already: nothing was committed. Discard them, and run again"
+    )]
+    Overtaken {
+        /// How many keys.
+        keys: u64,
+        /// The last version that was compared with.
+        version: u64,
+    },
+
     /// The version asked for, or being read, is older than what vacuums keep readable.
     #[error(
         "snapshot expired: version {version} can no longer be read, a vacuum has kept versions from {oldest} on. Read \

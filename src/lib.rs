@@ -47,7 +47,8 @@
 //! # }
 //! ```
 //!
-//! `examples/embed.rs` shows the floor below: a loop over record batches with a [`session::Session`].
+//! A program that has its rows in memory begins with a [`table::Table`] instead: a loop over record batches, or a sink in
+//! two phases. `examples/` has a program for each way of embedding.
 //!
 //! # The rooms
 //!
@@ -55,8 +56,8 @@
 //! `source::parquet` has opened.)
 //!
 //! ```text
-//!  5 door       cli                                              the command
-//!  4 stories    ingest → session          upkeep                 one run, one writer's life · compact, vacuum, verify
+//!  5 doors      cli      operator                                the command · DataFusion (feature `datafusion`)
+//!  4 stories    ingest   table → session  upkeep                 one run · one writer's life · compact, vacuum, verify
 //!  3 I/O        source   sink   ledger::log   runs   lease       rows in · rows out · versions · index · who is at work
 //!  2 pure       index      schema   ledger::{entry, state}       no I/O, no clock, no randomness
 //!  1 ground     token      store    workers                      identity · bytes under names · how much runs at a time
@@ -81,6 +82,8 @@ pub mod index;
 pub mod ingest;
 pub mod lease;
 pub mod ledger;
+#[cfg(feature = "datafusion")]
+pub mod operator;
 pub mod options;
 pub mod policy;
 pub mod random;
@@ -91,6 +94,7 @@ pub mod session;
 pub mod sink;
 pub mod source;
 pub mod store;
+pub mod table;
 pub mod token;
 pub mod upkeep;
 pub mod verdict;

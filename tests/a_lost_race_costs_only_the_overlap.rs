@@ -13,7 +13,6 @@ use dedupe::ledger::entry::InlineTokens;
 use dedupe::ledger::{Body, name};
 use dedupe::options::MIB;
 use dedupe::policy::{NullKey, Policy};
-use dedupe::session::SessionOptions;
 use dedupe::sink::SinkOptions;
 use dedupe::store::Put;
 use dedupe::upkeep::compact::compact;
@@ -64,7 +63,7 @@ async fn only_files_with_rows_of_the_overlap_are_written_anew() {
 async fn a_file_keeps_its_row_groups_in_order_and_its_origins() {
     // One file of several sources and row groups, the large one of which is copied as it is.
     let sink = SinkOptions { row_group_rows: 70_000, ..SinkOptions::default() };
-    let options = SessionOptions { sink, memory: 256 * MIB, ..options() };
+    let options = with(|options| (options.sink, options.memory) = (sink, 256 * MIB));
     for place in Place::both(&Policy::default()).await {
         let mut a = place.writer().await;
         a.feed(&rows(99_990..100_010, 1)).await;
@@ -327,7 +326,7 @@ async fn another_policy_in_between_is_refused_if_it_matters() {
         (Some(keep), policy(quarantine, &[]), true),
     ] {
         for place in Place::both(&Policy::default()).await {
-            let mut b = place.writer_with(SessionOptions { null_key: asked, ..options() }).await;
+            let mut b = place.writer_with(with(|options| options.null_key = asked)).await;
             b.feed(&rows(0..100, 2)).await;
             place.enter(Body::Policy { policy: policy.clone() }).await;
             match b.try_commit().await {
@@ -413,7 +412,7 @@ async fn partitions_are_kept() {
 #[tokio::test(flavor = "multi_thread")]
 async fn own_tokens_that_spilled_to_several_runs() {
     let sink = SinkOptions { row_group_rows: 20_000, ..options().sink };
-    let options = SessionOptions { memory: 4 * MIB, sink, ..options() };
+    let options = with(|options| (options.memory, options.sink) = (4 * MIB, sink));
     for place in Place::both(&Policy::default()).await {
         let (mut a, mut b) = (place.writer().await, place.writer_with(options.clone()).await);
         a.feed(&rows(77_777..77_778, 1)).await;

@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use dedupe::ledger::Ledger;
 use dedupe::ledger::entry::SourceUse;
 use dedupe::policy::Policy;
-use dedupe::session::{Chunk, Rows, Session, SessionOptions};
+use dedupe::session::{Chunk, Rows, Session};
 use dedupe::sink::SinkOptions;
 use dedupe::store::Store;
 use dedupe::upkeep::compact::compact_if_due;
@@ -31,7 +31,7 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use tokio::time::Instant;
-use writer::{Place, batch, options, proposer, rows, schema};
+use writer::{Place, batch, proposer, rows, schema, with};
 
 /// Half of it before the store does what it is asked, half of it after.
 const LATENCY: Duration = Duration::from_millis(30);
@@ -142,7 +142,7 @@ async fn write(
     let mut duplicates = 0;
     for commit in 0..work.commits {
         let contract = ledger.state().schema.clone().unwrap_or((*own).clone());
-        let options = SessionOptions { sink: SinkOptions::default(), ..options() };
+        let options = with(|options| options.sink = SinkOptions::default());
         let mut session = Session::begin(ledger, Arc::new(contract), options, &workers).await.unwrap();
         let source = session.add_source(SourceUse::default()).unwrap();
         tokio::time::sleep(work.staging).await;
@@ -153,7 +153,7 @@ async fn write(
         all.extend(rows(common..common + shared, who as i64));
         let chunk = batch(&own, &all);
         let key = session.identity().token.bind(&own, "rows").unwrap();
-        let verdicts = session.judge(source, &key.tokenise(&chunk).unwrap()).await.unwrap();
+        let verdicts = session.judge_tokens(source, &key.tokenise(&chunk).unwrap()).await.unwrap();
         session.write(Rows { source, chunk: Chunk::Batch(chunk), verdicts }).await.unwrap();
         session.seal().await.unwrap();
         let begun = Instant::now();

@@ -79,6 +79,9 @@ pub(super) enum Command {
     Verify(verify::Args),
     /// Check whether a store can be trusted with tables, and what ails a table.
     Doctor(doctor::Args),
+    /// Ask a table in SQL.
+    #[cfg(feature = "datafusion")]
+    Sql(super::sql::Args),
     /// Export the accepted tokens as Parquet.
     Tokens(tokens::Args),
     /// List or print the rows that were kept out.

@@ -87,6 +87,7 @@ impl From<&Error> for Exit {
             | Error::Store { .. }
             | Error::Corrupt { .. }
             | Error::Fenced { .. }
+            | Error::Overtaken { .. }
             | Error::SnapshotExpired { .. }
             | Error::Internal(_) => Self::Failed,
         }
@@ -109,6 +110,7 @@ pub(super) fn kind(error: &Error) -> &'static str {
         Error::Corrupt { .. } => "corrupt",
         Error::Unknown { .. } => "unknown",
         Error::Fenced { .. } => "fenced",
+        Error::Overtaken { .. } => "overtaken",
         Error::SnapshotExpired { .. } => "expired",
         Error::Interrupted => "interrupted",
         Error::Internal(_) => "internal",

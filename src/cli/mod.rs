@@ -25,6 +25,8 @@ mod quarantine;
 mod render;
 mod screen;
 mod show;
+#[cfg(feature = "datafusion")]
+mod sql;
 mod status;
 mod summary;
 mod tokens;
@@ -144,6 +146,8 @@ async fn answer(command: Command, context: &Context, out: &mut Out) -> Result<Ex
         Command::Explain(args) => explain::run(args, context, out).await,
         Command::Verify(args) => verify::run(args, context, out).await,
         Command::Doctor(args) => doctor::run(args, context, out).await,
+        #[cfg(feature = "datafusion")]
+        Command::Sql(args) => sql::run(args, context, out).await,
         Command::Tokens(args) => tokens::run(args, context, out).await,
         Command::Quarantine(args) => quarantine::run(args, context, out).await,
         Command::Compact(args) => compact::run(args, context, out).await,

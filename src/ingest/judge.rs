@@ -205,7 +205,7 @@ impl<'a> Judge<'a> {
         }
         let bad = reject::bad_lines(&mut self.session, source, url, &decoded, self.run.options).await?;
         self.presence.observe(block, &decoded, &self.recipe.spec)?;
-        let verdicts = self.session.judge(source, tokens).await?;
+        let verdicts = self.session.judge_tokens(source, tokens).await?;
         reject::keyless_lines(&mut self.session, url, block, &decoded, &verdicts).await?;
         let rows = verdicts.keep.len() as u64;
         let counts = (rows + bad, rows - verdicts.accepted + bad);

@@ -21,7 +21,7 @@ use crate::ledger::{Ledger, TableIdentity};
 use crate::options::{IngestOptions, MIB, MIN_MEMORY, OnBadFile, Risk};
 use crate::policy::Policy;
 use crate::report::{IngestReport, Progress, Skipped};
-use crate::session::{Committed, Session, SessionOptions};
+use crate::session::{Committed, Session, SessionOptions, committed_before};
 use crate::sink::SinkOptions;
 use crate::source::discover::{self, DiscoverOptions, SourceFile};
 use crate::store::Store;
@@ -255,6 +255,7 @@ impl Run<'_> {
             memory: options.memory,
             dry_run: options.dry_run,
             batch,
+            handed_on: false,
         };
         let Some(ledger) = ledger else {
             let mut identity = self.new_identity(&contract)?;
@@ -346,23 +347,8 @@ impl Run<'_> {
 
     /// The outcome of the run that committed this batch before, if one did.
     async fn committed_before(&self, ledger: &Ledger, batch: &Batch) -> Result<Option<IngestReport>> {
-        let Some(seen) = ledger.state().batches.get(&batch.id) else { return Ok(None) };
-        if seen.digest != batch.digest {
-            return Err(Error::Refused(format!(
-                "batch {:?} was committed in version {} with other sources. An id stands for the same sources for \
-                 ever: give this batch another one",
-                batch.id, seen.version
-            )));
-        }
-        let entry = ledger.read(seen.version).await?;
-        let ingest = entry.as_ref().and_then(|entry| entry.ingest());
-        let ingest = ingest.ok_or_else(|| {
-            Error::corrupt(
-                crate::ledger::name::manifest(seen.version),
-                "it is not the ingest it was taken for",
-            )
-        })?;
-        let mut report = self.report(Some(&Committed::of_entry(seen.version, ingest)));
+        let Some((version, ingest)) = committed_before(ledger, batch).await? else { return Ok(None) };
+        let mut report = self.report(Some(&Committed::of_entry(version, &ingest)));
         report.sources = ingest.sources.len() as u64;
         report.skipped = ingest.skipped.iter().map(told).collect();
         Ok(Some(report))

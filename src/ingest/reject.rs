@@ -1,28 +1,14 @@
 //! Rows that are kept out: each goes to quarantine with its origin and reason, or stops the run, as asked.
 
-use std::sync::Arc;
-
-use arrow::array::{Array, ArrayRef, AsArray, BooleanBufferBuilder, RecordBatch};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Float32Type, Float64Type};
-use arrow::json::LineDelimitedWriter;
-use arrow::util::display::{ArrayFormatter, FormatOptions};
+use arrow::array::BooleanBufferBuilder;
 
 use crate::error::{Error, Result};
 use crate::options::{IngestOptions, OnBadRow};
-use crate::session::{QuarantinedRow, Session, Verdicts};
+use crate::session::{NO_KEY, QuarantinedRow, Session, Verdicts, record, without_key};
 use crate::source::input::Input;
 use crate::source::ndjson::{Block, Decoded};
 use crate::source::parquet::RowGroup;
 use crate::store::compute;
-
-/// Why a row without a key is kept out.
-const NO_KEY: &str = "all key columns are null: the row has no identity";
-
-fn without_key(url: &str, place: &str) -> Error {
-    let advice = "use --null-key quarantine to set such rows aside, or keep to keep them all";
-    Error::input(url, format!("{place} has no key: all its key columns are null; {advice}"))
-}
 
 /// Rejects the lines of a block that gave no row, in order. Returns how many there were.
 pub(super) async fn bad_lines(
@@ -100,67 +86,5 @@ pub(super) async fn keyless_rows(
             let place = first + places.next().unwrap_or_default() as u64;
             session.set_aside(&QuarantinedRow::of_record(&url, place, NO_KEY.into(), record)).await?;
         }
-    }
-}
-
-/// A row as a JSON object. Numbers that JSON has no notation for stand as text, and so does every value of a row that
-/// cannot be shown otherwise: no row is too strange for quarantine.
-fn record(row: &RecordBatch) -> String {
-    let finite = |column: &ArrayRef| match column.data_type() {
-        DataType::Float32 => column.as_primitive::<Float32Type>().iter().flatten().all(f32::is_finite),
-        DataType::Float64 => column.as_primitive::<Float64Type>().iter().flatten().all(f64::is_finite),
-        _ => true,
-    };
-    let spelled = |column: &ArrayRef| match finite(column) {
-        true => Arc::clone(column),
-        false => cast(column, &DataType::Utf8).unwrap_or_else(|_| Arc::clone(column)),
-    };
-    let names = row.schema_ref().fields().iter().map(|field| field.name());
-    let spelled = RecordBatch::try_from_iter(names.zip(row.columns().iter().map(spelled)));
-    let written = spelled.and_then(|row| {
-        let mut writer = LineDelimitedWriter::new(Vec::new());
-        writer.write(&row)?;
-        writer.finish()?;
-        Ok(writer.into_inner())
-    });
-    match written {
-        Ok(bytes) => String::from_utf8_lossy(&bytes).trim_end().to_owned(),
-        Err(_) => {
-            let options = FormatOptions::default().with_display_error(true);
-            let text = |column: &ArrayRef| array_value(column, &options);
-            let names = row.schema_ref().fields().iter().map(|field| field.name().clone());
-            let values = names.zip(row.columns().iter().map(text));
-            serde_json::Value::Object(values.collect()).to_string()
-        }
-    }
-}
-
-/// The first value of a column as JSON text; null if it is null.
-fn array_value(column: &ArrayRef, options: &FormatOptions<'_>) -> serde_json::Value {
-    let text = ArrayFormatter::try_new(column.as_ref(), options).map(|format| format.value(0).to_string());
-    match text {
-        _ if column.is_null(0) => serde_json::Value::Null,
-        Ok(text) => serde_json::Value::String(text),
-        Err(error) => serde_json::Value::String(format!("(not shown: {error})")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use arrow::array::{Float64Array, Int32Builder, MapBuilder};
-
-    #[test]
-    fn any_row_can_be_shown() {
-        let mut map = MapBuilder::new(None, Int32Builder::new(), Int32Builder::new());
-        map.keys().append_value(1);
-        map.values().append_value(2);
-        map.append(true).unwrap();
-        let strange: ArrayRef = Arc::new(map.finish());
-        let float: ArrayRef = Arc::new(Float64Array::from(vec![f64::NAN]));
-        let row = RecordBatch::try_from_iter([("f", Arc::clone(&float)), ("m", strange)]).unwrap();
-        assert_eq!(record(&row), r#"{"f":"NaN","m":"{1: 2}"}"#);
-        let row = RecordBatch::try_from_iter([("f", float)]).unwrap();
-        assert_eq!(record(&row), r#"{"f":"NaN"}"#);
     }
 }

@@ -26,7 +26,7 @@ const MAX_LEASE: u64 = 64 << 10;
 pub const LEASE_SECONDS: u64 = 60;
 
 /// The longest lease that is believed, in seconds: longer ones are of damaged or hostile origin.
-const LONGEST: u64 = 3600;
+pub const LONGEST: u64 = 3600;
 
 /// A session and what it is doing, as it says itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -128,6 +128,13 @@ pub struct Batch {
     pub digest: u128,
 }
 
+impl Batch {
+    /// A batch that nothing but its id tells from others: what a program is given that has no sources to be compared.
+    pub fn named(id: impl Into<String>) -> Self {
+        Self { id: id.into(), digest: 0 }
+    }
+}
+
 /// A new schema, and the one it was derived from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SchemaChange {

@@ -152,6 +152,16 @@ impl Own {
 }
 
 impl Tokens {
+    /// What an earlier process staged.
+    pub(crate) async fn reopen(store: &Store, runs: &[RunRef], inline: InlineTokens) -> Result<Self> {
+        let mut staged = Vec::with_capacity(runs.len());
+        for reference in runs {
+            let run = OpenRun::open(store, reference).await?;
+            staged.push(Staged { reference: reference.clone(), run });
+        }
+        Ok(Self { inline, runs: staged })
+    }
+
     /// How many, and their sum.
     pub(crate) fn sum(&self) -> TokenSum {
         self.runs

@@ -9,8 +9,9 @@ use super::rebase::Staged;
 use super::{Session, Table};
 use crate::error::{Error, Result};
 use crate::ledger::Ledger;
-use crate::ledger::entry::{Body, DataFile, Entry, Ingest, QuarantineFile, SchemaChange};
+use crate::ledger::entry::{Batch, Body, DataFile, Entry, Ingest, QuarantineFile, SchemaChange};
 use crate::ledger::log::Proposal;
+use crate::ledger::name;
 use crate::ledger::state::Void;
 use crate::runs::Own;
 use crate::verdict::Accounting;
@@ -48,6 +49,23 @@ impl Committed {
             files: ingest.files.clone(),
             quarantine: ingest.quarantine.first().cloned(),
         }
+    }
+}
+
+/// The version that committed `batch`, and what it says, if one did by the version of `ledger`. An error if that id
+/// stands for other sources.
+pub(crate) async fn committed_before(ledger: &Ledger, batch: &Batch) -> Result<Option<(u64, Box<Ingest>)>> {
+    let Some(seen) = ledger.state().batches.get(&batch.id) else { return Ok(None) };
+    if seen.digest != batch.digest {
+        return Err(Error::Refused(format!(
+            "batch {:?} was committed in version {} with other sources. An id stands for the same sources for ever: \
+             give this batch another one",
+            batch.id, seen.version
+        )));
+    }
+    match ledger.read(seen.version).await?.map(|entry| entry.body) {
+        Some(Body::Ingest(ingest)) => Ok(Some((seen.version, ingest))),
+        _ => Err(Error::corrupt(name::manifest(seen.version), "it is not the ingest it was taken for")),
     }
 }
 
@@ -97,8 +115,9 @@ impl Session {
         Ok(())
     }
 
-    /// Commits everything the session staged, as the version after all others, judged against all of them. Returns
-    /// the ledger, replayed to that version, for whatever comes next.
+    /// Commits everything the session staged, as the version after all others, judged against all of them. If its batch
+    /// was committed before, nothing is added, and that commit is the outcome. Returns the ledger, replayed to that
+    /// version, for whatever comes next.
     pub async fn commit(mut self) -> Result<(Committed, Ledger)> {
         let ended = self.commit_all().await;
         self.lease.end().await;
@@ -120,6 +139,11 @@ impl Session {
             return Err(Error::Refused(
                 "another writer created the table meanwhile; nothing was committed. Run again".into(),
             ));
+        }
+        if let Some(batch) = self.batch.clone()
+            && let Some((version, ingest)) = committed_before(self.ledger()?, &batch).await?
+        {
+            return Ok(Committed::of_entry(version, &ingest));
         }
         let mut staged = self.staged.take().ok_or_else(super::finished)?;
         let mut news = std::mem::take(&mut self.news);

@@ -30,6 +30,11 @@ impl Session {
 }
 
 impl Watch {
+    /// For a session that began at `stage` and is not there any more.
+    pub(super) fn of(ledger: &Ledger, stage: u64) -> Self {
+        Self { store: ledger.store().clone(), ledger: Some(ledger.clone()), stage, dry_run: false }
+    }
+
     /// The reason to tell for `error`, which some step of the session ended with.
     pub(super) async fn reason(self, error: Error) -> Error {
         if !matches!(error, Error::Store { .. } | Error::Corrupt { .. } | Error::Input { .. }) {

@@ -17,6 +17,7 @@ use crate::token::{Token, TokenSum, Tokens};
 
 /// The verdicts on one chunk.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Verdicts {
     /// Bit i: row i is accepted.
     pub keep: BooleanBuffer,
@@ -48,6 +49,13 @@ impl Verdicts {
     /// Whether every row is accepted.
     pub fn all_accepted(&self) -> bool {
         self.accepted == self.keep.len() as u64
+    }
+
+    /// The verdicts on the accepted rows alone, once the others are taken out.
+    #[cfg(feature = "datafusion")]
+    pub(crate) fn of_accepted(self) -> Self {
+        let accepted = BooleanBuffer::new_set(self.accepted as usize);
+        Self { keep: accepted, duplicate: 0, no_key: Vec::new(), ..self }
     }
 }
 

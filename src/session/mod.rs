@@ -4,7 +4,8 @@
 //! stages the survivors under names that were never used, and commits everything with one ledger entry. Until that
 //! entry stands nothing is visible; dropped at any instant, a session leaves only files that no version names.
 //!
-//! Both doors, the command and the operator, lead here.
+//! Both doors, the command and the operator, lead here. A program that embeds the library begins with
+//! [`Table`](crate::table::Table), which opens sessions.
 
 mod commit;
 mod cutting;
@@ -12,17 +13,23 @@ mod encoding;
 mod fenced;
 mod file;
 mod judge;
+mod keyless;
+mod prepared;
 mod quarantine;
 mod rebase;
 mod stage;
 
 pub use commit::Committed;
+pub(crate) use commit::committed_before;
 pub use judge::Verdicts;
+pub(crate) use keyless::{NO_KEY, record, without_key};
+pub use prepared::Prepared;
 pub use quarantine::QuarantinedRow;
 pub use stage::{Chunk, Rows};
 
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use arrow_schema::{Schema, SchemaRef};
 
 use crate::error::{Error, Result};
@@ -31,20 +38,22 @@ use crate::ledger::entry::{Batch, SkippedSource, SourceUse};
 use crate::ledger::log::Proposer;
 use crate::ledger::name::Namer;
 use crate::ledger::{Entry, Ledger, TableIdentity};
+use crate::options::default_memory;
 use crate::policy::{NullKey, Policy};
 use crate::runs::{Known, Own};
 use crate::schema;
 use crate::sink::{Partition, SinkOptions};
 use crate::store::Store;
-use crate::token::Tokens;
+use crate::token::{BoundKey, Tokens};
 use crate::verdict::Verdict;
 use crate::workers::Workers;
 use quarantine::QuarantineWriter;
 use rebase::Staged;
 use stage::Stager;
 
-/// What a session is given besides its table.
+/// What a session is given besides its table. `Default` is what suits most programs.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct SessionOptions {
     /// What becomes of rows without a key; `None` = as the table's policy says.
     pub null_key: Option<NullKey>,
@@ -56,6 +65,22 @@ pub struct SessionOptions {
     pub dry_run: bool,
     /// The batch the session's commit makes idempotent.
     pub batch: Option<Batch>,
+    /// Whether accepted rows are handed on to somebody besides the table, so that they cannot be taken back: then a
+    /// commit that came after another writer's who accepted some of them is [`Error::Overtaken`], and not corrected.
+    pub handed_on: bool,
+}
+
+impl Default for SessionOptions {
+    fn default() -> Self {
+        Self {
+            null_key: None,
+            sink: SinkOptions::default(),
+            memory: default_memory(),
+            dry_run: false,
+            batch: None,
+            handed_on: false,
+        }
+    }
 }
 
 /// One writer's life on one table.
@@ -78,6 +103,7 @@ pub struct Session {
     null_key_by_policy: bool,
     memory: u64,
     dry_run: bool,
+    handed_on: bool,
     sink: SinkOptions,
     partition_by: Vec<String>,
     workers: Workers,
@@ -87,6 +113,8 @@ pub struct Session {
     keyless: u64,
     /// How many ledger entries it had seen when it began.
     stage: u64,
+    /// The key, bound to the schema of the batch that was judged last.
+    bound: Option<(SchemaRef, BoundKey)>,
     lease: Held,
 }
 
@@ -209,11 +237,13 @@ impl Session {
             null_key_by_policy: options.null_key.is_none(),
             memory: options.memory,
             dry_run: options.dry_run,
+            handed_on: options.handed_on,
             batch: options.batch,
             sources: Vec::new(),
             skipped: Vec::new(),
             keyless: 0,
             stage: entries,
+            bound: None,
             lease,
             by,
         })
@@ -268,6 +298,11 @@ impl Session {
         Ok(number)
     }
 
+    /// Takes note of a source that cannot be recognised when it comes again, whatever it is called: a program's own rows.
+    pub fn source(&mut self, name: &str) -> Result<u32> {
+        self.add_source(SourceUse { url: name.to_owned(), ..SourceUse::default() })
+    }
+
     /// Takes note of a source that was left out.
     pub fn skip_source(&mut self, skipped: SkippedSource) {
         self.skipped.push(skipped);
@@ -278,10 +313,47 @@ impl Session {
         &self.sources
     }
 
-    /// Judges one chunk of `source`. The verdicts are final for this session: accepted rows must be written, and
-    /// rows without a key, which count as rejected, [set aside](Self::set_aside). A session that did not is not
-    /// committed.
-    pub async fn judge(&mut self, source: u32, tokens: &Tokens) -> Result<Verdicts> {
+    /// Judges rows of `source` that a program holds in memory. The verdicts are final for this session: accepted rows
+    /// must be [written](Self::write), or the session is not committed. Rows without a key go to quarantine, or are an
+    /// error that names the first of them, as the session was told.
+    pub async fn judge(&mut self, source: u32, rows: &RecordBatch) -> Result<Verdicts> {
+        let tokens = self.bind(source, rows.schema_ref())?.tokenise(rows)?;
+        self.judge_tokenised(source, rows, &tokens).await
+    }
+
+    /// As [`Self::judge`], for those who made the tokens of `rows` themselves, for instance on threads of their own.
+    pub async fn judge_tokenised(
+        &mut self,
+        source: u32,
+        rows: &RecordBatch,
+        tokens: &Tokens,
+    ) -> Result<Verdicts> {
+        if tokens.tokens.len() != rows.num_rows() {
+            let (tokens, rows) = (tokens.tokens.len(), rows.num_rows());
+            return Err(Error::Usage(format!("{tokens} tokens were given for {rows} rows")));
+        }
+        let before = self.source_of(source)?.rows.read;
+        let verdicts = self.judge_tokens(source, tokens).await?;
+        self.set_aside_keyless(source, before, rows, &verdicts).await?;
+        Ok(verdicts)
+    }
+
+    /// The table's key, bound to the schema of rows of `source`.
+    fn bind(&mut self, source: u32, schema: &SchemaRef) -> Result<BoundKey> {
+        if let Some((known, key)) = &self.bound
+            && known == schema
+        {
+            return Ok(key.clone());
+        }
+        let key = self.identity().token.bind(schema, &self.source_of(source)?.url)?;
+        self.bound = Some((Arc::clone(schema), key.clone()));
+        Ok(key)
+    }
+
+    /// Judges one chunk of `source` by its tokens alone. The verdicts are final for this session: accepted rows must be
+    /// written, and rows without a key, which count as rejected, [set aside](Self::set_aside). A session that did not
+    /// is not committed.
+    pub async fn judge_tokens(&mut self, source: u32, tokens: &Tokens) -> Result<Verdicts> {
         let verdicts = self.judge_together(&[(source, tokens)]).await?;
         verdicts.into_iter().next().ok_or_else(|| Error::Internal("a chunk was not judged".into()))
     }
@@ -291,13 +363,13 @@ impl Session {
         self.known.best_batch()
     }
 
-    /// As [`Self::judge`] chunk by chunk, each with its source, but in one go: much cheaper against an index that does not
+    /// As [`Self::judge_tokens`] chunk by chunk, each with its source, but in one go: much cheaper against an index that does not
     /// fit into memory.
     pub async fn judge_together(&mut self, chunks: &[(u32, &Tokens)]) -> Result<Vec<Verdicts>> {
         let mut judged = Vec::with_capacity(chunks.len());
         for (source, tokens) in chunks {
             // Rows without a key cannot be recognised: those of a source that was consumed before are not kept twice.
-            let replay = self.source(*source)?.replay_of.is_some();
+            let replay = self.source_of(*source)?.replay_of.is_some();
             let null_key = if replay { NullKey::Quarantine } else { self.null_key };
             judged.push(judge::Judged { tokens, null_key });
         }
@@ -315,7 +387,7 @@ impl Session {
     /// Takes the verdicts on a chunk into account.
     fn count(&mut self, source: u32, tokens: &Tokens, verdicts: &mut Verdicts) -> Result<()> {
         self.lease.update(|done| done.rows += tokens.tokens.len() as u64);
-        let replay = self.source(source)?.replay_of.is_some();
+        let replay = self.source_of(source)?.replay_of.is_some();
         let keep_keyless = self.null_key == NullKey::Keep;
         let replayed =
             if replay && keep_keyless { std::mem::take(&mut verdicts.no_key).len() as u64 } else { 0 };
@@ -374,7 +446,7 @@ impl Session {
         SinkOptions { partition_by: Vec::new(), ..self.sink.clone() }
     }
 
-    fn source(&self, number: u32) -> Result<&SourceUse> {
+    fn source_of(&self, number: u32) -> Result<&SourceUse> {
         self.sources
             .get(number as usize)
             .ok_or_else(|| Error::Internal(format!("there is no source {number}")))

@@ -104,6 +104,10 @@ impl Session {
         self.check_floor(staged.oldest())?;
         self.adopt_schema()?;
         let tokens = self.overlap(staged, &theirs).await?;
+        if self.handed_on && !(tokens.is_empty() && sources.is_empty()) {
+            let version = rivals.last().map_or(0, |rival| rival.version);
+            return Err(Error::Overtaken { keys: tokens.len() as u64, version });
+        }
         if !tokens.is_empty() || !sources.is_empty() {
             self.revoke(staged, &Revoked { tokens, sources }).await?;
         }

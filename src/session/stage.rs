@@ -47,6 +47,13 @@ pub struct Rows {
     pub verdicts: Verdicts,
 }
 
+impl Rows {
+    /// Judged rows in memory.
+    pub fn of_batch(source: u32, batch: RecordBatch, verdicts: Verdicts) -> Self {
+        Self { source, chunk: Chunk::Batch(batch), verdicts }
+    }
+}
+
 /// Rows, in memory or still in a file.
 #[derive(Debug)]
 pub enum Chunk {
@@ -284,7 +291,7 @@ impl Stager {
         layout: &FileLayout,
     ) -> Result<()> {
         let batch = schema::adapt(&batch, layout.row_schema())
-            .map_err(|e| Error::Internal(format!("rows that were read do not fit the table: {e}")))?;
+            .map_err(|e| Error::Refused(format!("rows do not fit the table: {e}")))?;
         if self.options.partition_by.is_empty() {
             return self.gather(store, namer, "", batch, stats, layout).await;
         }

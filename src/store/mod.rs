@@ -321,6 +321,20 @@ impl Store {
         }
     }
 
+    /// The store as other libraries read it, and the folder within it.
+    #[cfg(feature = "datafusion")]
+    pub(crate) fn reading(&self) -> Result<(Arc<dyn ObjectStore>, String)> {
+        match &self.inner {
+            Inner::Local(local) => {
+                let root = local.path_of("");
+                let store = object_store::local::LocalFileSystem::new_with_prefix(&root);
+                let store = store.map_err(|e| Error::store("open", root.display().to_string(), e))?;
+                Ok((Arc::new(store), String::new()))
+            }
+            Inner::Remote(remote) => Ok((Arc::clone(&remote.ordinary), remote.prefix.clone())),
+        }
+    }
+
     /// The folder itself, for people: an absolute path or a URL without credentials.
     pub fn url(&self) -> String {
         self.location_of("")

@@ -31,7 +31,7 @@ pub(super) struct Remote {
     /// Never repeats a request.
     once: Arc<dyn ObjectStore>,
     /// The folder's key, without slashes at its ends.
-    prefix: String,
+    pub(super) prefix: String,
     /// What people are shown, without a slash at its end.
     url: String,
     secrets: Secrets,

@@ -179,7 +179,7 @@ impl Writer {
             let batch = batch(&self.schema, rows);
             let key = self.session.identity().token.bind(&self.schema, &url).unwrap();
             let tokens = key.tokenise(&batch).unwrap();
-            let verdicts = self.session.judge(number, &tokens).await.unwrap();
+            let verdicts = self.session.judge_tokens(number, &tokens).await.unwrap();
             for row in &verdicts.no_key {
                 let row = QuarantinedRow::of_record(&url, u64::from(*row), "no key".into(), "{}".into());
                 self.session.set_aside(&row).await.unwrap();
@@ -208,15 +208,24 @@ pub fn schema(more: &[(&str, DataType)]) -> Schema {
 /// Each chunk fed is a row group, and each row group a file, if it has a hundred rows.
 pub fn options() -> SessionOptions {
     let sink = SinkOptions { target_file_size: 1, row_group_rows: 100, ..SinkOptions::default() };
-    SessionOptions { null_key: None, sink, memory: 64 * MIB, dry_run: false, batch: None }
+    let mut options = SessionOptions::default();
+    (options.sink, options.memory) = (sink, 64 * MIB);
+    options
+}
+
+/// The options above, changed.
+pub fn with(change: impl FnOnce(&mut SessionOptions)) -> SessionOptions {
+    let mut options = options();
+    change(&mut options);
+    options
 }
 
 pub fn keeping() -> SessionOptions {
-    SessionOptions { null_key: Some(NullKey::Keep), ..options() }
+    with(|options| options.null_key = Some(NullKey::Keep))
 }
 
 pub fn batched(id: &str, digest: u128) -> SessionOptions {
-    SessionOptions { batch: Some(Batch { id: id.into(), digest }), ..options() }
+    with(|options| options.batch = Some(Batch { id: id.into(), digest }))
 }
 
 pub fn proposer() -> Proposer {

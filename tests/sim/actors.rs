@@ -258,7 +258,7 @@ async fn bring(scene: &Scene, store: Store, batch: &Batch, attempt: u64) -> Resu
         for rows in &source.chunks {
             let record = record_batch(&own, rows);
             let key = session.identity().token.bind(&own, &source.url)?;
-            let verdicts = session.judge(number, &key.tokenise(&record)?).await?;
+            let verdicts = session.judge_tokens(number, &key.tokenise(&record)?).await?;
             for row in &verdicts.no_key {
                 let row =
                     QuarantinedRow::of_record(&source.url, u64::from(*row), "no key".into(), "{}".into());
@@ -290,7 +290,9 @@ fn options(scene: &Scene, batch: &Batch) -> SessionOptions {
     // Many small files, quickly made.
     let compression = CompressionChoice::Codec(Compression::UNCOMPRESSED);
     let sink = SinkOptions { target_file_size: 1, row_group_rows: 10, compression, ..SinkOptions::default() };
-    SessionOptions { null_key: None, sink, memory: scene.plan.memory, dry_run: false, batch }
+    let mut options = SessionOptions::default();
+    (options.sink, options.memory, options.batch) = (sink, scene.plan.memory, batch);
+    options
 }
 
 pub fn record_batch(schema: &Arc<Schema>, rows: &[Row]) -> RecordBatch {
@@ -401,18 +403,13 @@ async fn probe(scene: &Scene, store: Store, mut keys: Vec<u64>) -> Result<()> {
     let version = ledger.version();
     let own = Arc::new(schema(false));
     let contract = ledger.state().schema.clone().unwrap_or((*own).clone());
-    let options = SessionOptions {
-        null_key: None,
-        sink: SinkOptions::default(),
-        memory: scene.plan.memory,
-        dry_run: false,
-        batch: None,
-    };
+    let mut options = SessionOptions::default();
+    options.memory = scene.plan.memory;
     let mut session = Session::begin(ledger, Arc::new(contract), options, &workers()).await?;
     let source = session.add_source(SourceUse::default())?;
     let rows: Vec<Row> = keys.iter().map(|key| (Some(*key), 0)).collect();
     let key = session.identity().token.bind(&own, "probe")?;
-    let verdicts = session.judge(source, &key.tokenise(&record_batch(&own, &rows))?).await?;
+    let verdicts = session.judge_tokens(source, &key.tokenise(&record_batch(&own, &rows))?).await?;
     let known = keys.into_iter().enumerate().map(|(at, key)| (key, !verdicts.keep.value(at))).collect();
     scene.record().probes.push(Probe { version, known });
     Ok(())

@@ -67,7 +67,7 @@ async fn a_session_whose_index_was_vacuumed_away_ends_as_one_that_was_fenced_off
             ],
         )
         .unwrap();
-        fenced(&asleep.session.judge(source, &key.tokenise(&batch).unwrap()).await.unwrap_err());
+        fenced(&asleep.session.judge_tokens(source, &key.tokenise(&batch).unwrap()).await.unwrap_err());
         is_clean(&place).await;
     }
 }
@@ -207,7 +207,7 @@ pub async fn feed(writer: &mut writer::Writer, source: u32, rows: &[writer::Row]
     let columns: Vec<arrow::array::ArrayRef> = vec![std::sync::Arc::new(ids), std::sync::Arc::new(numbers)];
     let batch = arrow::array::RecordBatch::try_new(std::sync::Arc::clone(&writer.schema), columns).unwrap();
     let key = writer.session.identity().token.bind(&writer.schema, "s").unwrap();
-    let verdicts = writer.session.judge(source, &key.tokenise(&batch).unwrap()).await?;
+    let verdicts = writer.session.judge_tokens(source, &key.tokenise(&batch).unwrap()).await?;
     let chunk = dedupe::session::Chunk::Batch(batch);
     writer.session.write(dedupe::session::Rows { source, chunk, verdicts }).await
 }
