@@ -71,6 +71,7 @@
 #![warn(missing_docs, unreachable_pub, missing_debug_implementations)]
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::todo, clippy::dbg_macro)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods))]
+#![cfg_attr(test, allow(clippy::single_range_in_vec_init))]
 
 pub mod cli;
 pub mod clock;

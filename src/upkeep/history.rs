@@ -15,7 +15,7 @@ pub async fn history(
     mut each: impl FnMut(Entry, Applied),
 ) -> Result<State> {
     let mut at = match versions.start.checked_sub(1) {
-        None => ledger.from_the_beginning(),
+        None => ledger.before_the_first(),
         Some(before) => match Ledger::folded_at(ledger.store().clone(), before).await? {
             Some(ledger) => ledger,
             None => return Err(Error::corrupt(name::TABLE, "it was there a moment ago and is absent")),

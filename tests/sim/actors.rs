@@ -176,7 +176,7 @@ pub async fn opened_or_created(scene: &Scene, store: Store) -> Result<Ledger> {
 
 pub async fn create(scene: &Scene, store: Store, identity: TableIdentity) -> Result<Ledger> {
     scene.record().creators += 1;
-    let partitioned = scene.plan.partitioned && acting() % 2 == 0;
+    let partitioned = scene.plan.partitioned && acting().is_multiple_of(2);
     let partition_by = if partitioned { vec!["p".to_owned()] } else { Vec::new() };
     let policy = Policy { partition_by, ..Policy::default() };
     Ledger::create(store, identity, policy, &Proposer::new()?).await

@@ -358,7 +358,7 @@ mod tests {
     #[test]
     fn crowds_and_full_blocks_are_found_too() {
         let uniform = ascending(0, BLOCK_TOKENS);
-        let mut crowd: Vec<Token> = (0..4094).map(|i| Token(77 << 120 | i * i)).collect();
+        let mut crowd: Vec<Token> = (0..4094).map(|i| Token((77 << 120) | (i * i))).collect();
         crowd.extend([Token(5), Token(u128::MAX)]);
         crowd.sort_unstable();
         for tokens in [uniform, crowd] {

@@ -85,14 +85,14 @@ impl Ledger {
     }
 
     /// This ledger before its first entry.
-    pub(crate) fn from_the_beginning(&self) -> Self {
+    pub(crate) fn before_the_first(&self) -> Self {
         Self { state: State::default(), ..self.clone() }
     }
 
     /// Folds the ledger anew from its beginning up to its tip, without any checkpoint, and shows `each` entry with the
     /// state after it.
     pub(crate) async fn replay(&mut self, each: impl FnMut(&State, Entry, Applied)) -> Result<()> {
-        let mut anew = self.from_the_beginning();
+        let mut anew = self.before_the_first();
         anew.advance(u64::MAX, each).await?;
         let reached = anew.state.entries;
         if reached < self.state.entries {
