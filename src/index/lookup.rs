@@ -78,7 +78,7 @@ impl Hit {
 }
 
 /// The blocks that decide which of the ascending `tokens` the run holds, in pieces whose prefixes take at most
-/// `limits.request` bytes, and as many fetches as [`FETCHES`].
+/// `limits.request` bytes, in a bounded number of fetches each.
 pub fn plan(meta: &RunMeta, tokens: &[Token], limits: &Limits) -> Vec<Piece> {
     let mut pieces: Vec<Piece> = Vec::new();
     let (mut bytes, mut next, mut from, mut last) = (0, 0u64, 0, 0u64);
