@@ -117,7 +117,7 @@ fn told(error: DataFusionError) -> Error {
             let ours = inner.into_inner().and_then(|inner| inner.downcast().ok());
             ours.map_or_else(|| Error::Internal("an error got lost".into()), |ours: Box<Error>| *ours)
         }
-        DataFusionError::Context(_, inner) => told(*inner),
+        DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => told(*inner),
         error @ (DataFusionError::SQL(..) | DataFusionError::Plan(_) | DataFusionError::SchemaError(..)) => {
             Error::Usage(error.strip_backtrace())
         }

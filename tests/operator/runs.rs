@@ -145,7 +145,6 @@ async fn a_query_that_fails_marks_nothing() {
     let broken = scene.one(&rows(0..200, 0)).dedupe(&session).unwrap();
     let broken = broken.select(vec![col("id"), (lit(1i64) / col("n")).alias("n")]).unwrap();
     assert!(broken.collect().await.is_err());
-    assert!(session.commit().await.is_err());
     assert_eq!(scene.keys().await.len(), 0);
     let whole = scene.one(&rows(0..200, 0)).dedupe(&session).unwrap();
     assert_eq!(of_batches(&whole.collect().await.unwrap()).len(), 200);
@@ -206,7 +205,7 @@ async fn the_metrics_say_what_became_of_the_rows() {
     let metrics = plan.downcast_ref::<DedupeExec>().unwrap().metrics().unwrap().aggregate_by_name();
     let count = |name: &str| metrics.sum_by_name(name).unwrap().as_usize();
     assert_eq!((count("accepted"), count("duplicate"), count("rejected")), (400, 200, 7));
-    assert_eq!(count("output_rows"), 400);
+    assert_eq!(metrics.output_rows(), Some(400));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
