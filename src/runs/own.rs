@@ -8,6 +8,7 @@ use crate::ledger::entry::{InlineTokens, RunRef};
 use crate::ledger::name::{self, Namer};
 use crate::store::Store;
 use crate::token::{Token, TokenSum};
+use crate::verdict::Lookups;
 
 /// The exact set of the tokens that one session accepted.
 #[derive(Debug)]
@@ -71,6 +72,12 @@ impl Own {
     /// The multiset hash of its tokens.
     pub(crate) fn sum(&self) -> TokenSum {
         self.sum
+    }
+
+    /// How often it outgrew its memory so far, and what looking tokens up in what was spilled has taken.
+    pub(crate) fn lookups(&self) -> Lookups {
+        let spills = Lookups { spills: self.spilled.len() as u64, ..Lookups::default() };
+        self.spilled.iter().map(|staged| staged.run.lookups()).fold(spills, Lookups::plus)
     }
 
     /// Remembers distinct ascending `tokens`. Gives the positions of those it held before, ascending.

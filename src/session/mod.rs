@@ -45,7 +45,7 @@ use crate::schema;
 use crate::sink::{Partition, SinkOptions};
 use crate::store::Store;
 use crate::token::{BoundKey, Tokens};
-use crate::verdict::Verdict;
+use crate::verdict::{Lookups, Verdict};
 use crate::workers::Workers;
 use quarantine::QuarantineWriter;
 use rebase::Staged;
@@ -311,6 +311,11 @@ impl Session {
     /// The sources so far, with their rows by verdict.
     pub fn sources(&self) -> &[SourceUse] {
         &self.sources
+    }
+
+    /// What judging has taken so far. (Once everything is staged that is forgotten.)
+    pub fn lookups(&self) -> Lookups {
+        self.known.lookups().plus(self.own.lookups())
     }
 
     /// Judges rows of `source` that a program holds in memory. The verdicts are final for this session: accepted rows
