@@ -192,13 +192,7 @@ impl Table {
 
     /// The schema that rows of `schema` fit, and all rows so far; [`Error::Refused`] if there is none.
     pub(crate) fn contract(&self, schema: &Schema) -> Result<SchemaRef> {
-        let refused = |reason| Error::Refused(format!("these rows cannot be of this table: {reason}"));
-        schema::check_names(schema).map_err(refused)?;
-        let rows = schema::normalise(schema);
-        Ok(Arc::new(match &self.ledger.state().schema {
-            Some(table) => schema::widen(table, &rows).map_err(refused)?,
-            None => rows,
-        }))
+        contract(self.ledger.state().schema.as_ref(), schema)
     }
 
     /// The outcome of the commit that made `batch` idempotent; `None` if none did so far.
@@ -226,4 +220,15 @@ impl Table {
     pub async fn abort(&self, prepared: Prepared) {
         prepared.release(self.ledger.store()).await;
     }
+}
+
+/// The schema that rows of `schema` fit, and all rows of a table of this schema so far; [`Error::Refused`] if there is none.
+pub(crate) fn contract(table: Option<&Schema>, schema: &Schema) -> Result<SchemaRef> {
+    let refused = |reason| Error::Refused(format!("these rows cannot be of this table: {reason}"));
+    schema::check_names(schema).map_err(refused)?;
+    let rows = schema::normalise(schema);
+    Ok(Arc::new(match table {
+        Some(table) => schema::widen(table, &rows).map_err(refused)?,
+        None => rows,
+    }))
 }

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::options::{IngestOptions, OnBadRow};
 use crate::session::{NO_KEY, QuarantinedRow, Session, Verdicts, record, without_key};
 use crate::source::input::Input;
-use crate::source::ndjson::{Block, Decoded};
+use crate::source::ndjson::{BadLine, Block, Decoded};
 use crate::source::parquet::RowGroup;
 use crate::store::compute;
 
@@ -15,10 +15,10 @@ pub(super) async fn bad_lines(
     session: &mut Session,
     source: u32,
     url: &str,
-    decoded: &Decoded,
+    lines: &[BadLine],
     options: &IngestOptions,
 ) -> Result<u64> {
-    for bad in &decoded.bad {
+    for bad in lines {
         if options.on_bad_row == OnBadRow::Fail {
             return Err(Error::input(
                 url,
@@ -31,7 +31,7 @@ pub(super) async fn bad_lines(
         let row = QuarantinedRow::of_line(url, bad.line, bad.offset, bad.reason.clone(), &bad.raw);
         session.reject(source, &row).await?;
     }
-    Ok(decoded.bad.len() as u64)
+    Ok(lines.len() as u64)
 }
 
 /// Sets the lines aside whose rows have no key.
