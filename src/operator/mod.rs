@@ -64,12 +64,27 @@ mod insert;
 mod logical;
 mod provider;
 mod prune;
+mod query;
+mod reading;
 mod run;
 mod session;
 
 pub use context::{DedupeTableFactory, context, register};
 pub use exec::DedupeExec;
+pub use failure::error_of;
+pub(crate) use failure::told;
 pub use insert::InsertExec;
 pub use logical::{DedupeDataFrame, DedupeNode, DedupePlanner};
 pub use provider::DedupeTable;
+pub use query::query;
 pub use session::{Keep, PlanSession};
+
+use datafusion::error::{DataFusionError, Result};
+
+/// The input of a node that has one.
+fn only<T>(node: &str, mut inputs: Vec<T>) -> Result<T> {
+    match (inputs.pop(), inputs.is_empty()) {
+        (Some(input), true) => Ok(input),
+        _ => Err(DataFusionError::Internal(format!("{node} has one input"))),
+    }
+}
