@@ -194,3 +194,104 @@ async fn set_aside(
     run.progress.count(count, count);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ingest::{ingest, ingest_reshaped};
+    use crate::report::{IngestReport, Progress};
+    use arrow::array::{Array, AsArray, RecordBatch};
+    use arrow::compute::filter_record_batch;
+    use futures::{FutureExt, TryStreamExt};
+    use proptest::prelude::*;
+    use std::collections::HashSet;
+
+    /// A row with this key or with none, or a line that gives no row.
+    type Line = Option<Option<u8>>;
+
+    fn text(lines: &[Line]) -> String {
+        let line = |line: &Line| match line {
+            Some(Some(key)) => format!("{{\"id\":\"key-{key:03}\",\"n\":{key}}}\n"),
+            Some(None) => "{\"id\":null,\"n\":7}\n".to_owned(),
+            None => "{\"id\":\n".to_owned(),
+        };
+        lines.iter().map(line).collect()
+    }
+
+    fn options() -> IngestOptions {
+        IngestOptions { key: Some(vec!["id".into()]), ..IngestOptions::default() }
+    }
+
+    /// The rows as they are, of which those stay that `keep` says.
+    fn sieve(text: &str, keep: fn(&RecordBatch) -> arrow::array::BooleanArray) -> Reshape {
+        Reshape::new(text, move |source| {
+            let rows = source.read(None).map(|rows| {
+                rows.map_ok(move |batch| filter_record_batch(&batch, &keep(&batch)).unwrap()).boxed()
+            });
+            std::future::ready(rows.map(|rows| Reshaped { schema: Arc::clone(source.schema()), rows }))
+                .boxed()
+        })
+    }
+
+    fn all(batch: &RecordBatch) -> arrow::array::BooleanArray {
+        vec![true; batch.num_rows()].into()
+    }
+
+    fn even(batch: &RecordBatch) -> arrow::array::BooleanArray {
+        let ids = batch.column_by_name("id").unwrap().as_string::<i32>();
+        (0..ids.len())
+            .map(|row| Some(ids.is_valid(row) && ids.value(row).ends_with(['0', '2', '4', '6', '8'])))
+            .collect()
+    }
+
+    fn counts(report: &IngestReport) -> (u64, u64, u64, u64) {
+        let rows = report.rows;
+        assert!(rows.is_conserved(), "{rows:?}");
+        (rows.accepted, rows.duplicate, rows.replayed, rows.rejected)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn rows_that_pass_through_are_judged_as_those_of_a_file(
+            files in proptest::collection::vec(proptest::collection::vec(proptest::option::weighted(0.9, proptest::option::weighted(0.9, 0u8..40)), 0..60), 1..4)
+        ) {
+            let mut files = files;
+            files[0].push(Some(Some(200)));
+            let folder = tempfile::tempdir().unwrap();
+            let at = |name: &str| folder.path().join(name).display().to_string();
+            std::fs::create_dir(at("in")).unwrap();
+            for (number, lines) in files.iter().enumerate() {
+                std::fs::write(at(&format!("in/{number}.ndjson")), text(lines)).unwrap();
+            }
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+            runtime.block_on(async {
+                let (from, progress) = ([at("in")], Progress::default());
+                let plain = ingest(&from, &at("plain"), &options(), &progress).await.unwrap();
+                let same = sieve("the same", all);
+                let run = |table: &str, reshape: &Reshape| {
+                    let (table, reshape) = (at(table), reshape.clone());
+                    let from = from.clone();
+                    async move { ingest_reshaped(&from, &table, Some(&reshape), &options(), &Progress::default()).await.unwrap() }
+                };
+                let passed = run("passed", &same).await;
+                assert_eq!(counts(&passed), counts(&plain));
+                assert_eq!((passed.sources, passed.version), (plain.sources, plain.version));
+                let read = passed.rows.read;
+                assert_eq!(counts(&run("passed", &same).await).2, read - bad(&files));
+                // Some of them only, and after them all.
+                let evens = run("sieved", &sieve("even", even)).await;
+                let keys = || files.iter().flatten().flatten().flatten().copied().collect::<HashSet<u8>>();
+                let even_keys = keys().into_iter().filter(|key| key % 2 == 0).count() as u64;
+                assert_eq!((evens.rows.accepted, evens.rows.rejected), (even_keys, bad(&files)));
+                assert_eq!(run("sieved", &same).await.rows.accepted, keys().len() as u64 - even_keys);
+                assert_eq!(counts(&ingest(&from, &at("sieved"), &options(), &progress).await.unwrap()).0, 0);
+            });
+        }
+    }
+
+    fn bad(files: &[Vec<Line>]) -> u64 {
+        files.iter().flatten().filter(|line| line.is_none()).count() as u64
+    }
+}

@@ -127,7 +127,9 @@ impl ExecutionPlan for DedupeExec {
     }
 
     fn maintains_input_order(&self) -> Vec<bool> {
-        vec![true]
+        // It does always; but where it is said of an input without an order, a sort above moves below, and changes which row of a
+        // key is first.
+        vec![self.order.is_some()]
     }
 
     fn benefits_from_input_partitioning(&self) -> Vec<bool> {

@@ -16,6 +16,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use super::failure::external;
+use super::no_table;
 use crate::error::Error;
 use crate::ledger::{Entry, Ledger};
 use crate::store::Store;
@@ -109,7 +110,7 @@ impl TableProvider for View {
 impl View {
     async fn read(&self) -> crate::Result<Vec<ArrayRef>> {
         let ledger = Ledger::open(self.store.clone()).await?;
-        let ledger = ledger.ok_or_else(|| Error::Usage(format!("{} is not a table", self.store.url())))?;
+        let ledger = ledger.ok_or_else(|| no_table(&self.store))?;
         match self.what {
             What::Log => log(&ledger).await,
             What::Files => Ok(files(&ledger)),

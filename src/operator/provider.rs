@@ -20,7 +20,7 @@ use futures::future::BoxFuture;
 
 use super::failure::external;
 use super::insert::InsertExec;
-use super::{prune, reading};
+use super::{no_table, prune, reading};
 use crate::ledger::Ledger;
 use crate::ledger::entry::DataFile;
 use crate::ledger::name::StagedName;
@@ -62,7 +62,7 @@ impl DedupeTable {
     /// The table as it was at `version`, for reading. [`crate::Error::SnapshotExpired`] if a vacuum has given that up.
     pub async fn at(store: Store, version: u64) -> crate::Result<Self> {
         let table = Table::open_at(store.clone(), version).await?;
-        let table = table.ok_or_else(|| crate::Error::Usage(format!("{} is not a table", store.url())))?;
+        let table = table.ok_or_else(|| no_table(&store))?;
         Ok(Self { pinned: true, ..Self::try_new(table, None, SessionOptions::default())? })
     }
 
@@ -88,7 +88,7 @@ impl DedupeTable {
             return Ok(Arc::new(EmptyExec::new(schema)));
         }
         // The engine reads through the table's own store, with its credentials, under a name of its own.
-        let url = reading::register(&ledger, state.runtime_env())?;
+        let (url, readers) = reading::register(&ledger, state.runtime_env())?;
         let files = kept.files.iter().map(|file| {
             let mut part = PartitionedFile::new("", file.bytes);
             part.object_meta.location = object_store::path::Path::parse(&file.name)
@@ -110,7 +110,9 @@ impl DedupeTable {
         };
         let groups = in_order(files, state.config().target_partitions());
         let options = state.table_options().parquet.clone();
-        let source = ParquetSource::new(Arc::clone(&self.schema)).with_table_parquet_options(options);
+        let source = ParquetSource::new(Arc::clone(&self.schema))
+            .with_table_parquet_options(options)
+            .with_parquet_file_reader_factory(readers);
         kept.count(source.metrics());
         let scan = FileScanConfigBuilder::new(url, Arc::new(source))
             .with_file_groups(groups)

@@ -67,7 +67,7 @@ async fn with_whatever_memory_there_is() {
                 assert_eq!(session.commit().await.unwrap().rows.accepted, all.len() as u64);
                 assert_eq!(scene.keys().await.len(), all.len());
                 let spills = plan.metrics().unwrap().sum_by_name("spills").unwrap().as_usize();
-                assert_eq!(spills > 0, mebibytes <= 16, "{spills} spills in {pool:?}");
+                assert_eq!(spills > 0, mebibytes <= 32, "{spills} spills in {pool:?}");
             }
             Err(error) => {
                 assert!(mebibytes == 1, "{pool:?}: {error}");
@@ -76,7 +76,7 @@ async fn with_whatever_memory_there_is() {
             }
         }
         drop(session);
-        assert_eq!(pool.reserved(), 0, "what was reserved is given back");
+        all_given_back(&pool).await;
     }
 }
 
@@ -115,8 +115,18 @@ async fn an_insert_behind_a_sort_with_whatever_memory_there_is() {
                 assert_eq!(scene.keys().await.len(), 0);
             }
         }
-        assert_eq!(pool.reserved(), 0, "what was reserved is given back");
+        all_given_back(&pool).await;
     }
+}
+
+/// Waits until what was reserved is given back: tasks of DataFusion's own end in the background.
+async fn all_given_back(pool: &Arc<dyn MemoryPool>) {
+    let given_back = async {
+        while pool.reserved() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), given_back).await.expect("all is given back");
 }
 
 /// Some batches, and then nothing more, but no end either.
@@ -168,12 +178,7 @@ async fn what_is_dropped_in_the_middle_leaves_nothing() {
     drop(stream);
     assert!(session.commit().await.unwrap_err().to_string().contains("did not run to its end"));
     drop((plan, session));
-    let given_back = async {
-        while pool.reserved() > 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), given_back).await.expect("all is given back");
+    all_given_back(&pool).await;
     assert_eq!(scene.keys().await.len(), 0);
     scene.is_sound().await;
 }
