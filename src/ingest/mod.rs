@@ -1,5 +1,6 @@
 //! The story of one run: find the sources, agree on a schema, judge every row in order, write the survivors, commit.
 
+mod elsewhere;
 mod feed;
 mod judge;
 mod plan;
@@ -7,6 +8,16 @@ mod presence;
 mod reject;
 #[cfg(test)]
 mod store_tests;
+
+pub(crate) use elsewhere::Elsewhere;
+#[cfg(feature = "cluster")]
+pub(crate) use elsewhere::ingest_elsewhere;
+#[cfg(feature = "cluster")]
+pub(crate) use feed::{block_lines, read_error};
+#[cfg(feature = "cluster")]
+pub(crate) use presence::Presence;
+#[cfg(feature = "cluster")]
+pub(crate) use reject::bad_line;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -42,6 +53,17 @@ pub async fn ingest(
     options: &IngestOptions,
     progress: &Progress,
 ) -> Result<IngestReport> {
+    ingest_at(sources, table, options, progress, None).await
+}
+
+/// Ingests here, or has somebody else judge the rows.
+async fn ingest_at(
+    sources: &[String],
+    table: &str,
+    options: &IngestOptions,
+    progress: &Progress,
+    elsewhere: Option<&dyn Elsewhere>,
+) -> Result<IngestReport> {
     let watch = Stopwatch::start();
     if options.memory < MIN_MEMORY {
         return Err(Error::Usage(format!("--memory must be at least {} MiB", MIN_MEMORY / MIB)));
@@ -61,7 +83,7 @@ pub async fn ingest(
     let (mut restarts, mut stdin) = (0, None);
     loop {
         progress.start_over();
-        let run = Run { store: &store, files: &files, unreadable: &unreadable, options, progress };
+        let run = Run { store: &store, files: &files, unreadable: &unreadable, options, progress, elsewhere };
         match run.go(&mut stdin).await {
             Err(Error::Input { source_url, reason }) if options.on_bad_file == OnBadFile::Skip => {
                 let known = files.iter().any(|file| file.url == source_url && file.url != plan::STDIN);
@@ -97,6 +119,7 @@ struct Run<'a> {
     unreadable: &'a BTreeMap<String, String>,
     options: &'a IngestOptions,
     progress: &'a Progress,
+    elsewhere: Option<&'a dyn Elsewhere>,
 }
 
 impl Run<'_> {
@@ -132,13 +155,23 @@ impl Run<'_> {
             ledger.as_ref().and_then(|ledger| ledger.state().schema.clone()).or(options.schema.clone());
         let contract = match given {
             Some(given) if nothing_to_read => Arc::new(given),
-            given => plan::contract(&mut planned, given.as_ref(), options, &workers).await?,
+            given => {
+                let contract = plan::contract(&mut planned, given.as_ref(), options, &workers).await?;
+                match self.elsewhere {
+                    Some(_) if given.is_some() => {
+                        plan::look_ahead(&planned, &contract, options, &workers).await?
+                    }
+                    _ => contract,
+                }
+            }
         };
         let before = ledger.as_ref().and_then(|ledger| ledger.state().schema.clone());
         let created = ledger.is_none();
         let mut session = self.begin(ledger, Arc::clone(&contract), batch, &workers).await?;
-        // Once it is read standard input cannot be read again, so no other writer may get ahead of the creation then.
-        if reads_stdin(self.files) && !options.dry_run && !session.create_table().await? {
+        // Once it is read standard input cannot be read again, so no other writer may get ahead of the creation then. And
+        // whoever is elsewhere finds the table where it is.
+        let early = reads_stdin(self.files) || self.elsewhere.is_some();
+        if early && !options.dry_run && !session.create_table().await? {
             return Ok(None);
         }
         self.run(session, planned, contract, workers, before.as_ref(), created).await
@@ -168,37 +201,16 @@ impl Run<'_> {
             });
         }
         let planned = Arc::new(planned);
-        let recipe = Recipe {
-            spec: Arc::new(session.identity().token.clone()),
-            contract: Contract::new(contract),
-            max_line: options.max_line,
-            piece_rows: feed::piece_rows(options.memory, &workers),
-            block_lines: feed::block_lines(session.schema()),
-            memory: options.memory,
-            workers: workers.clone(),
-        };
-        let mut judge = Judge::new(self, session, Arc::clone(&planned), recipe.clone());
-        let mut chunks = feed::start(Arc::clone(&planned), recipe);
-        let mut ended = 0;
-        // Its room is free again once it was taken.
-        while let Some((number, chunk, _room)) = chunks.recv().await {
-            if self.progress.is_cancelled() {
-                return Err(Error::Interrupted);
+        let mut session = match self.elsewhere {
+            Some(elsewhere) => {
+                let sources = planned.iter().zip(&numbers).filter_map(|(planned, number)| match planned {
+                    Planned::Read { file, .. } => Some((*number, file.clone())),
+                    _ => None,
+                });
+                elsewhere.judge(session, sources.collect(), options, self.progress).await?
             }
-            let source = numbers.get(number).copied().unwrap_or_default();
-            let chunk = chunk.await?;
-            ended += usize::from(matches!(chunk, Prepared::End));
-            judge.take(number, source, chunk).await?;
-        }
-        judge.judge_waiting().await?;
-        // The feed falling silent is not the same as the input being at its end.
-        if ended != judge.planned.iter().filter(|planned| matches!(planned, Planned::Read { .. })).count() {
-            return Err(Error::Internal("the reading of a source ended before the source did".into()));
-        }
-        if self.progress.is_cancelled() {
-            return Err(Error::Interrupted);
-        }
-        let mut session = judge.session;
+            None => self.judge(session, &planned, &numbers, contract, workers).await?,
+        };
         let new_columns = new_columns(before, session.schema());
         if options.dry_run {
             let mut report = self.report(None);
@@ -232,6 +244,49 @@ impl Run<'_> {
         report.new_columns = new_columns;
         report.sources = sources;
         Ok(Some(report))
+    }
+
+    /// Judges and writes everything in this process.
+    async fn judge(
+        &self,
+        session: Session,
+        planned: &Arc<Vec<Planned>>,
+        numbers: &[u32],
+        contract: SchemaRef,
+        workers: Workers,
+    ) -> Result<Session> {
+        let options = self.options;
+        let recipe = Recipe {
+            spec: Arc::new(session.identity().token.clone()),
+            contract: Contract::new(contract),
+            max_line: options.max_line,
+            piece_rows: feed::piece_rows(options.memory, &workers),
+            block_lines: feed::block_lines(session.schema()),
+            memory: options.memory,
+            workers: workers.clone(),
+        };
+        let mut judge = Judge::new(self, session, Arc::clone(planned), recipe.clone());
+        let mut chunks = feed::start(Arc::clone(planned), recipe);
+        let mut ended = 0;
+        // Its room is free again once it was taken.
+        while let Some((number, chunk, _room)) = chunks.recv().await {
+            if self.progress.is_cancelled() {
+                return Err(Error::Interrupted);
+            }
+            let source = numbers.get(number).copied().unwrap_or_default();
+            let chunk = chunk.await?;
+            ended += usize::from(matches!(chunk, Prepared::End));
+            judge.take(number, source, chunk).await?;
+        }
+        judge.judge_waiting().await?;
+        // The feed falling silent is not the same as the input being at its end.
+        if ended != judge.planned.iter().filter(|planned| matches!(planned, Planned::Read { .. })).count() {
+            return Err(Error::Internal("the reading of a source ended before the source did".into()));
+        }
+        if self.progress.is_cancelled() {
+            return Err(Error::Interrupted);
+        }
+        Ok(judge.session)
     }
 
     /// Opens a session on the table, creating the table if need be.

@@ -69,6 +69,8 @@ mod session;
 
 pub use context::{DedupeTableFactory, context, register};
 pub use exec::DedupeExec;
+#[cfg(feature = "cluster")]
+pub(crate) use failure::external;
 pub use insert::InsertExec;
 pub use logical::{DedupeDataFrame, DedupeNode, DedupePlanner};
 pub use provider::DedupeTable;
