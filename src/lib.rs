@@ -56,7 +56,8 @@
 //! `source::parquet` has opened.)
 //!
 //! ```text
-//!  5 doors      cli      operator                                the command · DataFusion (feature `datafusion`)
+//!  5 doors      cli → cluster → operator                         the command · many machines (features `ballista`, `distributed`)
+//!                                                                · DataFusion (feature `datafusion`)
 //!  4 stories    ingest   table → session  upkeep                 one run · one writer's life · compact, vacuum, verify
 //!  3 I/O        source   sink   ledger::log   runs   lease       rows in · rows out · versions · index · who is at work
 //!  2 pure       index      schema   ledger::{entry, state}       no I/O, no clock, no randomness
@@ -75,6 +76,8 @@
 
 pub mod cli;
 pub mod clock;
+#[cfg(feature = "cluster")]
+pub mod cluster;
 pub mod error;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]

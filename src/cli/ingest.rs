@@ -134,6 +134,17 @@ pub(super) struct Args {
     /// Threads that decode, hash and encode [default: one a processor]
     #[arg(long, value_name = "N", help_heading = "Run")]
     threads: Option<NonZeroUsize>,
+    /// Have the executors of a Ballista cluster read the sources and judge their rows, instead of this process.
+    ///
+    /// The URL is that of its scheduler, http://HOST:PORT; sources and table must be where every executor finds them. This
+    /// process finds the sources, and makes the one commit. --memory is then that of each task, and --threads has no effect there.
+    #[cfg(feature = "ballista")]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["dry_run", "sql"], help_heading = "Cluster")]
+    cluster: Option<String>,
+    /// How many tasks read, and how many then judge.
+    #[cfg(feature = "ballista")]
+    #[arg(long, value_name = "N", default_value = "16", requires = "cluster", help_heading = "Cluster")]
+    cluster_tasks: NonZeroUsize,
     /// Close data files when they reach this size.
     #[arg(long, value_name = "SIZE", default_value = "256MB", value_parser = values::size, help_heading = "Data files")]
     target_file_size: u64,
@@ -148,9 +159,18 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args, context: &Context, out: &mut Out) -> Result<Exit, Stop> {
     let (sources, table) = (args.sources.clone(), args.into.clone());
+    #[cfg(feature = "ballista")]
+    let cluster = args.cluster.clone().map(|url| (url, args.cluster_tasks.get()));
     let (reshape, options) = reshape(args, context)?;
     let bar = Bar::follow(&context.progress, &context.screen);
-    let run = ingest_reshaped(&sources, &table, reshape.as_ref(), &options, &context.progress);
+    let run = async {
+        #[cfg(feature = "ballista")]
+        if let Some((url, tasks)) = &cluster {
+            let progress = &context.progress;
+            return crate::cluster::ballista::ingest(url, *tasks, &sources, &table, &options, progress).await;
+        }
+        ingest_reshaped(&sources, &table, reshape.as_ref(), &options, &context.progress).await
+    };
     let report = context.interrupts.stop_before_commit(&context.progress, run).await;
     drop(bar);
     let report = report?;

@@ -1,5 +1,6 @@
 //! The story of one run: find the sources, agree on a schema, judge every row in order, write the survivors, commit.
 
+mod elsewhere;
 mod feed;
 mod judge;
 mod plan;
@@ -9,6 +10,16 @@ mod reshape;
 mod rows;
 #[cfg(test)]
 mod store_tests;
+
+pub(crate) use elsewhere::Elsewhere;
+#[cfg(feature = "cluster")]
+pub(crate) use elsewhere::ingest_elsewhere;
+#[cfg(feature = "cluster")]
+pub(crate) use feed::{block_lines, read_error};
+#[cfg(feature = "cluster")]
+pub(crate) use presence::Presence;
+#[cfg(feature = "cluster")]
+pub(crate) use reject::bad_line;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -48,7 +59,7 @@ pub async fn ingest(
     options: &IngestOptions,
     progress: &Progress,
 ) -> Result<IngestReport> {
-    ingest_reshaped(sources, table, None, options, progress).await
+    ingest_at(sources, table, None, None, options, progress).await
 }
 
 /// As [`ingest`], but of the rows of all sources others are made first, and these are ingested.
@@ -56,6 +67,18 @@ pub async fn ingest_reshaped(
     sources: &[String],
     table: &str,
     reshape: Option<&Reshape>,
+    options: &IngestOptions,
+    progress: &Progress,
+) -> Result<IngestReport> {
+    ingest_at(sources, table, reshape, None, options, progress).await
+}
+
+/// Ingests what is made of the rows, or has somebody else judge them. Not both.
+async fn ingest_at(
+    sources: &[String],
+    table: &str,
+    reshape: Option<&Reshape>,
+    elsewhere: Option<&dyn Elsewhere>,
     options: &IngestOptions,
     progress: &Progress,
 ) -> Result<IngestReport> {
@@ -83,7 +106,15 @@ pub async fn ingest_reshaped(
     let (mut restarts, mut stdin) = (0, None);
     loop {
         progress.start_over();
-        let run = Run { store: &store, files: &files, reshape, unreadable: &unreadable, options, progress };
+        let run = Run {
+            store: &store,
+            files: &files,
+            reshape,
+            elsewhere,
+            unreadable: &unreadable,
+            options,
+            progress,
+        };
         match run.go(&mut stdin).await {
             Err(Error::Input { source_url, reason }) if options.on_bad_file == OnBadFile::Skip => {
                 let known = files.iter().any(|file| file.url == source_url && file.url != plan::STDIN);
@@ -117,6 +148,7 @@ struct Run<'a> {
     store: &'a Store,
     files: &'a [SourceFile],
     reshape: Option<&'a Reshape>,
+    elsewhere: Option<&'a dyn Elsewhere>,
     unreadable: &'a BTreeMap<String, String>,
     options: &'a IngestOptions,
     progress: &'a Progress,
@@ -159,7 +191,15 @@ impl Run<'_> {
         let mut flow = None;
         let contract = match (given, self.reshape) {
             (Some(given), _) if nothing_to_read => Arc::new(given),
-            (given, None) => plan::contract(&mut planned, given.as_ref(), options, &workers).await?,
+            (given, None) => {
+                let contract = plan::contract(&mut planned, given.as_ref(), options, &workers).await?;
+                match self.elsewhere {
+                    Some(_) if given.is_some() => {
+                        plan::look_ahead(&planned, &contract, options, &workers).await?
+                    }
+                    _ => contract,
+                }
+            }
             (given, Some(reshape)) => {
                 // What is read need not fit the table, only what comes of it.
                 let read = plan::contract(&mut planned, None, options, &workers).await?;
@@ -172,8 +212,10 @@ impl Run<'_> {
         let before = ledger.as_ref().and_then(|ledger| ledger.state().schema.clone());
         let created = ledger.is_none();
         let mut session = self.begin(ledger, Arc::clone(&contract), batch, &workers).await?;
-        // Once it is read standard input cannot be read again, so no other writer may get ahead of the creation then.
-        if reads_stdin(self.files) && !options.dry_run && !session.create_table().await? {
+        // Once it is read standard input cannot be read again, so no other writer may get ahead of the creation then. And
+        // whoever is elsewhere finds the table where it is.
+        let early = reads_stdin(self.files) || self.elsewhere.is_some();
+        if early && !options.dry_run && !session.create_table().await? {
             return Ok(None);
         }
         self.run(session, planned, flow, workers, before.as_ref(), created).await
@@ -203,12 +245,19 @@ impl Run<'_> {
             });
         }
         let planned = Arc::new(planned);
-        let mut session = match flow {
-            Some(flow) => {
+        let mut session = match (flow, self.elsewhere) {
+            (Some(flow), _) => {
                 flow.judge(self, &mut session, &planned, &numbers).await?;
                 session
             }
-            None => self.judge(session, &planned, &numbers, workers).await?,
+            (None, Some(elsewhere)) => {
+                let sources = planned.iter().zip(&numbers).filter_map(|(planned, number)| match planned {
+                    Planned::Read { file, .. } => Some((*number, file.clone())),
+                    _ => None,
+                });
+                elsewhere.judge(session, sources.collect(), options, self.progress).await?
+            }
+            (None, None) => self.judge(session, &planned, &numbers, workers).await?,
         };
         if self.progress.is_cancelled() {
             return Err(Error::Interrupted);

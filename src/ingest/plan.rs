@@ -194,6 +194,19 @@ pub(super) async fn contract(
     Ok(Arc::new(Schema::new_with_metadata(fields, whole.metadata().clone())))
 }
 
+/// The contract, widened by what all text to be read has beyond it: for those who cannot widen it once rows are read.
+pub(super) async fn look_ahead(
+    planned: &[Planned],
+    contract: &SchemaRef,
+    options: &IngestOptions,
+    workers: &Workers,
+) -> Result<SchemaRef> {
+    if !to_read(planned).any(|file| file.format == Format::Ndjson) {
+        return Ok(Arc::clone(contract));
+    }
+    Ok(Arc::new(infer(planned, options, workers).await?.widen_loosely(contract)?))
+}
+
 fn widened(contract: Option<Schema>, found: &SchemaRef, file: &SourceFile) -> Result<Schema> {
     let Some(contract) = contract else { return Ok(found.as_ref().clone()) };
     schema::widen(&contract, found)

@@ -9,7 +9,7 @@ use crate::error::Error;
 
 /// A failure of the store may pass: engines repeat a task whose error is one of I/O. Everything else stays what it is, and
 /// can be found again with [`error_of`].
-pub(super) fn external(error: Error) -> DataFusionError {
+pub(crate) fn external(error: Error) -> DataFusionError {
     match error {
         Error::Usage(reason) => DataFusionError::Plan(reason),
         error @ Error::Store { .. } => DataFusionError::IoError(io::Error::other(error)),

@@ -73,6 +73,8 @@ mod session;
 pub use context::{DedupeTableFactory, context, register};
 pub use exec::DedupeExec;
 pub use failure::error_of;
+#[cfg(feature = "cluster")]
+pub(crate) use failure::external;
 pub(crate) use failure::told;
 pub use insert::InsertExec;
 pub use logical::{DedupeDataFrame, DedupeNode, DedupePlanner};

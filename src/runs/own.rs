@@ -159,6 +159,28 @@ impl Own {
 }
 
 impl Tokens {
+    /// None.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn none() -> Self {
+        Self { inline: InlineTokens::default(), runs: Vec::new() }
+    }
+
+    /// Adds ascending `tokens`, of which it holds none and no inline ones so far: inline if they are few.
+    #[cfg(feature = "cluster")]
+    pub(crate) async fn add_few(
+        &mut self,
+        store: &Store,
+        namer: &mut Namer,
+        tokens: Vec<Token>,
+    ) -> Result<()> {
+        if tokens.len() <= InlineTokens::MAX {
+            self.inline = InlineTokens(tokens);
+        } else {
+            self.runs.push(stage(store, namer, tokens, true).await?);
+        }
+        Ok(())
+    }
+
     /// What an earlier process staged.
     pub(crate) async fn reopen(store: &Store, runs: &[RunRef], inline: InlineTokens) -> Result<Self> {
         let mut staged = Vec::with_capacity(runs.len());

@@ -35,8 +35,8 @@ pub struct Committed {
     pub rows: Accounting,
     /// The data files added.
     pub files: Vec<DataFile>,
-    /// The file of rows that were kept out, if there is one.
-    pub quarantine: Option<QuarantineFile>,
+    /// The files of rows that were kept out; one at most, unless several processes made the commit together.
+    pub quarantine: Vec<QuarantineFile>,
 }
 
 impl Committed {
@@ -47,7 +47,7 @@ impl Committed {
             batch_replayed: true,
             rows: ingest.rows,
             files: ingest.files.clone(),
-            quarantine: ingest.quarantine.first().cloned(),
+            quarantine: ingest.quarantine.clone(),
         }
     }
 }
@@ -98,7 +98,7 @@ impl Session {
                 )));
             }
             let tokens = own.finish(store, namer).await?;
-            Ok(Staged { files, tokens, quarantine })
+            Ok(Staged { files, tokens, quarantine: quarantine.into_iter().collect() })
         };
         // While the last bytes are on their way, whoever was first in the meantime is looked for: so the first proposal
         // has a fair chance. What cannot be read now is found by losing to it.
@@ -216,7 +216,7 @@ impl Session {
             files: staged.files.clone(),
             runs: staged.tokens.runs(),
             inline: staged.tokens.inline(),
-            quarantine: staged.quarantine.iter().cloned().collect(),
+            quarantine: staged.quarantine.clone(),
             rows,
             keyless,
             added,

@@ -17,6 +17,8 @@ mod keyless;
 mod prepared;
 mod quarantine;
 mod rebase;
+#[cfg(feature = "cluster")]
+mod share;
 mod stage;
 
 pub use commit::Committed;
@@ -25,6 +27,8 @@ pub use judge::Verdicts;
 pub(crate) use keyless::{NO_KEY, record, without_key};
 pub use prepared::Prepared;
 pub use quarantine::QuarantinedRow;
+#[cfg(feature = "cluster")]
+pub(crate) use share::Share;
 pub use stage::{Chunk, Rows};
 
 use std::sync::Arc;

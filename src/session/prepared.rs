@@ -28,7 +28,7 @@ use crate::verdict::Accounting;
 use crate::workers::Workers;
 
 /// The format version of prepared commits that this program writes, and the only one it reads.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// A commit that was prepared: everything it names is durable. Made by [`Session::prepare`], committed by
 /// [`Table::commit`](crate::table::Table::commit).
@@ -54,7 +54,7 @@ pub struct Prepared {
     files: Vec<DataFile>,
     runs: Vec<RunRef>,
     inline: InlineTokens,
-    quarantine: Option<QuarantineFile>,
+    quarantine: Vec<QuarantineFile>,
 }
 
 impl Prepared {
