@@ -86,9 +86,12 @@ pub(super) fn sort_out(
     state: Option<&State>,
     unreadable: &BTreeMap<String, String>,
     options: &IngestOptions,
-) -> Vec<Planned> {
+) -> Result<Vec<Planned>> {
     let id = reshape.identity(files.iter());
-    let seen = id.and_then(|id| state?.sources.get(&id));
+    let seen = match (id, state) {
+        (Some(id), Some(state)) => state.source(id)?,
+        _ => None,
+    };
     let mut note = SourceUse {
         url: reshape.text.clone(),
         id,
@@ -97,7 +100,7 @@ pub(super) fn sort_out(
     };
     if let Some(seen) = seen.filter(|_| !options.reread) {
         note.rows.count(Verdict::Replayed, seen.rows);
-        return vec![Planned::Recognised { note }];
+        return Ok(vec![Planned::Recognised { note }]);
     }
     let one = |file: &SourceFile| match unreadable.get(&file.url) {
         Some(reason) => Planned::Skipped(SkippedSource { url: file.url.clone(), reason: reason.clone() }),
@@ -106,7 +109,7 @@ pub(super) fn sort_out(
             Planned::Read { file: file.clone(), note: SourceUse { id: None, ..plan::note(file) }, head: None }
         }
     };
-    std::iter::once(Planned::Reshaped { note }).chain(files.iter().map(one)).collect()
+    Ok(std::iter::once(Planned::Reshaped { note }).chain(files.iter().map(one)).collect())
 }
 
 /// The rows that come of the planned sources, and the lines that give none.
