@@ -261,6 +261,57 @@ async fn a_folder_that_cannot_be_synced_makes_the_outcome_unknown_and_poisons_th
     let error = store.get("ledger/2").await.unwrap_err().to_string();
     assert!(error.contains("check the disk"), "{error}");
     assert_eq!(put_once(&store, "ledger/3", "three").await, "failed");
+    assert!(store.is_poisoned());
+}
+
+#[tokio::test]
+async fn names_of_others_are_settled_and_poison_nothing_where_all_goes_well() {
+    let (_dir, stores) = all();
+    for store in stores {
+        store.put("ledger/1", "one".into()).await.unwrap();
+        store.settle("ledger").await.unwrap();
+        assert!(!store.is_poisoned());
+    }
+    let (_dir, store, local) = on_disk();
+    store.put("ledger/1", "one".into()).await.unwrap();
+    local.fail_folder_sync.store(true, std::sync::atomic::Ordering::SeqCst);
+    assert!(store.settle("ledger").await.is_err() && store.is_poisoned());
+}
+
+#[tokio::test]
+async fn a_store_shows_where_it_lies() {
+    let (_dir, stores) = all();
+    let disk = stores[0].local_path("").unwrap().display().to_string();
+    assert!(disk.ends_with(AWKWARD));
+    for (store, url) in stores.iter().zip([&disk, "memory://root", "memory://folder"]) {
+        assert_eq!((store.url().as_str(), format!("{store:?}")), (url, format!("Store({url})")));
+        assert_eq!(store.location_of("a/b"), format!("{url}/a/b"));
+    }
+    assert_eq!(stores[1].local_path(""), None);
+}
+
+#[tokio::test]
+async fn only_a_store_far_away_gets_a_cache() {
+    let (_dir, stores) = all();
+    let folder = tempfile::tempdir().unwrap();
+    for (store, cached) in stores.into_iter().zip([false, true, true, true]) {
+        assert!(store.cache().is_none());
+        assert_eq!(store.with_cache(folder.path(), 1 << 20).unwrap().cache().is_some(), cached);
+    }
+}
+
+#[tokio::test]
+async fn what_was_changed_since_it_was_looked_at_is_not_read() {
+    let server = Loopback::start();
+    let store = Store::open("s3://bucket", &server.options()).unwrap();
+    server.plant("bucket/x", b"0123456789");
+    let tag = store.head("x").await.unwrap().unwrap().etag.unwrap();
+    let read = async |tag: &str| store.get_range_of("x", 2..5, Some(tag)).await;
+    assert_eq!(read(&tag).await.unwrap(), "234");
+    assert_eq!(read(bare_tag(&tag)).await.unwrap(), "234", "with or without quotes");
+    server.plant("bucket/x", b"abcdefghij");
+    let error = read(&tag).await.unwrap_err();
+    assert!(matches!(&error, Error::Input { reason, .. } if reason.contains("changed while")), "{error}");
 }
 
 #[tokio::test]

@@ -441,3 +441,56 @@ fn is_refusal(error: &io::Error) -> bool {
             | ErrorKind::TooManyLinks
     )
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    /// What the system's own answers to a call mean here.
+    #[test]
+    fn each_answer_of_the_system_has_its_meaning() {
+        const EPERM: i32 = 1;
+        const ENOENT: i32 = 2;
+        const EIO: i32 = 5;
+        const EACCES: i32 = 13;
+        const EEXIST: i32 = 17;
+        const ENOTDIR: i32 = 20;
+        const ENOSPC: i32 = 28;
+        const EROFS: i32 = 30;
+        const EMLINK: i32 = 31;
+        const EOPNOTSUPP: i32 = 95;
+        const EDQUOT: i32 = 122;
+        let all = [EPERM, ENOENT, EIO, EACCES, EEXIST, ENOTDIR, ENOSPC, EROFS, EMLINK, EOPNOTSUPP, EDQUOT];
+        let those = |means: fn(&io::Error) -> bool| {
+            all.into_iter().filter(|code| means(&io::Error::from_raw_os_error(*code))).collect::<Vec<_>>()
+        };
+        assert_eq!(those(is_absent), [ENOENT, ENOTDIR]);
+        assert_eq!(those(no_links), [EPERM, EACCES, EOPNOTSUPP]);
+        assert_eq!(those(is_forbidden), [EPERM, EACCES, EROFS]);
+        assert_eq!(those(is_refusal), [ENOSPC, EROFS, EMLINK, EDQUOT]);
+    }
+
+    #[test]
+    fn an_object_was_modified_when_its_file_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let local = Local::new(folder.path().to_path_buf());
+        local.put("x", b"1").unwrap();
+        let file = fs::metadata(folder.path().join("x")).unwrap().modified().unwrap();
+        assert_eq!(local.head("x").unwrap().unwrap().modified, DateTime::<Utc>::from(file));
+    }
+
+    #[test]
+    fn names_that_cannot_be_synced_poison_the_store_unless_there_are_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let local = Local::new(folder.path().to_path_buf());
+        local.put("ledger/1", b"1").unwrap();
+        local.settle_names("ledger").unwrap();
+        local.settle_names("absent").unwrap();
+        local.fail_folder_sync.store(true, std::sync::atomic::Ordering::SeqCst);
+        local.settle_names("absent").unwrap();
+        assert!(!local.is_poisoned());
+        let error = local.settle_names("ledger").unwrap_err().to_string();
+        assert!(error.contains("sync") && error.contains("planted"), "{error}");
+        assert!(local.is_poisoned() && local.get_limited("ledger/1", 9).is_err());
+    }
+}
