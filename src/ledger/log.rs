@@ -30,6 +30,8 @@ use read::{get_sealed, newest_checkpoint, read_entry, read_identity};
 
 #[cfg(test)]
 mod http_faults;
+#[cfg(test)]
+mod tests;
 
 /// How many manifests are fetched at a time while a ledger is replayed.
 const FETCH_AHEAD: usize = 16;

@@ -1,6 +1,7 @@
 //! Each rule broken once, and each field folded; the builders serve `histories` too.
 
 use super::*;
+use crate::ledger::checkpoint;
 use crate::ledger::entry::{Batch, Create, FORMAT, SchemaChange, SourceUse};
 use crate::policy::NullKey;
 use crate::token::Token;
@@ -501,6 +502,8 @@ fn everything_in_a_valid_ingest_is_folded() {
     assert_eq!(book.state.version(), Some(1));
     assert_eq!(book.state.inline_count(), 1);
     assert_eq!(State::default().version(), None);
+    let (name, bytes) = checkpoint::encode(1, &book.state).unwrap();
+    assert_eq!(checkpoint::decode(&name, &bytes).unwrap(), expected);
 
     // A compaction that takes the inline tokens into a run, and both files into one.
     let compact = Compact {
