@@ -47,13 +47,15 @@ fn url_of(ledger: &Ledger) -> Result<ObjectStoreUrl> {
 /// What to tell of an object that a plan of `version` (or of an older one) names, and that is not there: that a vacuum
 /// deleted it, if it may have done so, and else that it is lost.
 async fn absent(store: Store, version: u64, name: String) -> Error {
-    match Ledger::open(store).await {
-        Ok(Some(now)) if now.state().oldest > 0 && !now.state().files.contains_key(&name) => {
-            let oldest = now.state().oldest;
-            Error::SnapshotExpired { version: version.min(oldest - 1), oldest }
-        }
-        _ => Error::corrupt(name, "it is absent"),
+    if let Ok(Some(mut now)) = Ledger::open(store).await
+        && now.state().oldest > 0
+        && now.read_files().await.is_ok()
+        && now.state().files().is_ok_and(|files| !files.contains_key(&name))
+    {
+        let oldest = now.state().oldest;
+        return Error::SnapshotExpired { version: version.min(oldest - 1), oldest };
     }
+    Error::corrupt(name, "it is absent")
 }
 
 /// Readers as DataFusion has them by itself, but for the error of a footer that cannot be read: of that it keeps the text
