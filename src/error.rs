@@ -87,7 +87,7 @@ pub enum Error {
     /// The version asked for, or being read, is older than what vacuums keep readable.
     #[error(
         "snapshot expired: version {version} can no longer be read, a vacuum has kept versions from {oldest} on. Read \
-         a newer one; a longer --grace of `dedupe vacuum` keeps versions readable for longer"
+         a newer one (a query is to be planned again); a longer --grace of `dedupe vacuum` keeps versions readable for longer"
     )]
     SnapshotExpired {
         /// The version that was to be read.

@@ -40,9 +40,10 @@
 //! assert_eq!((report.rows.replayed, report.committed), (2, false));
 //!
 //! // The table says what it holds; readers take the list of data files from here, not from a listing.
-//! let ledger = Ledger::open(Store::open(&at("table"), &[])?).await?.ok_or("there is no table")?;
+//! let mut ledger = Ledger::open(Store::open(&at("table"), &[])?).await?.ok_or("there is no table")?;
 //! assert_eq!(ledger.version(), 2);
-//! assert_eq!(ledger.state().files.values().map(|file| file.item.rows).sum::<u64>(), 3);
+//! ledger.read_files().await?;
+//! assert_eq!(ledger.state().files()?.values().map(|file| file.item.rows).sum::<u64>(), 3);
 //! # Ok(())
 //! # }
 //! ```
@@ -56,7 +57,8 @@
 //! `source::parquet` has opened.)
 //!
 //! ```text
-//!  5 doors      cli      operator                                the command · DataFusion (feature `datafusion`)
+//!  5 doors      cli → cluster → operator                         the command · many machines (features `ballista`, `distributed`)
+//!                                                                · DataFusion (feature `datafusion`)
 //!  4 stories    ingest   table → session  upkeep                 one run · one writer's life · compact, vacuum, verify
 //!  3 I/O        source   sink   ledger::log   runs   lease       rows in · rows out · versions · index · who is at work
 //!  2 pure       index      schema   ledger::{entry, state}       no I/O, no clock, no randomness
@@ -75,6 +77,8 @@
 
 pub mod cli;
 pub mod clock;
+#[cfg(feature = "cluster")]
+pub mod cluster;
 pub mod error;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use serde::Serialize;
 
-use crate::verdict::Accounting;
+use crate::verdict::{Accounting, Lookups};
 
 /// The result of a run of `dedupe ingest`, as `--output json` prints it.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -28,6 +28,9 @@ pub struct IngestReport {
     /// Row accounting.
     #[serde(flatten)]
     pub rows: Accounting,
+    /// What finding out which keys are known has taken.
+    #[serde(flatten)]
+    pub lookups: Lookups,
     /// Data files added.
     pub files: u64,
     /// Bytes in them.

@@ -88,7 +88,7 @@ use crate::store::Store;
 use crate::token::{TokenHash, TokenKey, TokenSpec};
 use crate::workers::Workers;
 
-/// An open table. Cheap to clone but for its ledger, whose size follows the number of live files and consumed sources.
+/// An open table. Cheap to clone but for its ledger, whose size follows the number of commits since it was opened.
 #[derive(Debug, Clone)]
 pub struct Table {
     ledger: Ledger,
@@ -192,21 +192,15 @@ impl Table {
 
     /// The schema that rows of `schema` fit, and all rows so far; [`Error::Refused`] if there is none.
     pub(crate) fn contract(&self, schema: &Schema) -> Result<SchemaRef> {
-        let refused = |reason| Error::Refused(format!("these rows cannot be of this table: {reason}"));
-        schema::check_names(schema).map_err(refused)?;
-        let rows = schema::normalise(schema);
-        Ok(Arc::new(match &self.ledger.state().schema {
-            Some(table) => schema::widen(table, &rows).map_err(refused)?,
-            None => rows,
-        }))
+        contract(self.ledger.state().schema.as_ref(), schema)
     }
 
     /// The outcome of the commit that made `batch` idempotent; `None` if none did so far.
     pub async fn outcome(&mut self, batch: &str) -> Result<Option<Committed>> {
         self.refresh().await?;
-        let Some(seen) = self.ledger.state().batches.get(batch) else { return Ok(None) };
+        let Some(seen) = self.ledger.batch(batch).await? else { return Ok(None) };
         let batch = Batch { id: batch.to_owned(), digest: seen.digest };
-        let found = committed_before(&self.ledger, &batch).await?;
+        let found = committed_before(&mut self.ledger, &batch).await?;
         Ok(found.map(|(version, ingest)| Committed::of_entry(version, &ingest)))
     }
 
@@ -226,4 +220,15 @@ impl Table {
     pub async fn abort(&self, prepared: Prepared) {
         prepared.release(self.ledger.store()).await;
     }
+}
+
+/// The schema that rows of `schema` fit, and all rows of a table of this schema so far; [`Error::Refused`] if there is none.
+pub(crate) fn contract(table: Option<&Schema>, schema: &Schema) -> Result<SchemaRef> {
+    let refused = |reason| Error::Refused(format!("these rows cannot be of this table: {reason}"));
+    schema::check_names(schema).map_err(refused)?;
+    let rows = schema::normalise(schema);
+    Ok(Arc::new(match table {
+        Some(table) => schema::widen(table, &rows).map_err(refused)?,
+        None => rows,
+    }))
 }

@@ -1,4 +1,4 @@
-//! What was decided for a row, and the sums of it.
+//! What was decided for a row, and the sums of it and of what it took.
 
 use serde::{Deserialize, Serialize};
 
@@ -80,6 +80,40 @@ impl Accounting {
             Verdict::Conflict => &mut self.conflict,
             Verdict::Late => &mut self.late,
             Verdict::Rejected => &mut self.rejected,
+        }
+    }
+}
+
+/// What it took to find out which keys are known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Lookups {
+    /// Keys that the filter of a run (the prefixes of its tokens) did not rule out. A key counts for each run.
+    pub filter_hits: u64,
+    /// Reads of exact tokens that these took: neighbours share one.
+    pub exact_lookups: u64,
+    /// How often a session's own keys outgrew their memory, and were moved to a run.
+    pub spills: u64,
+}
+
+impl Lookups {
+    /// These and `others`.
+    #[must_use]
+    pub fn plus(self, others: Self) -> Self {
+        Self {
+            filter_hits: self.filter_hits + others.filter_hits,
+            exact_lookups: self.exact_lookups + others.exact_lookups,
+            spills: self.spills + others.spills,
+        }
+    }
+
+    /// What came after `before`.
+    #[must_use]
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            filter_hits: self.filter_hits.saturating_sub(before.filter_hits),
+            exact_lookups: self.exact_lookups.saturating_sub(before.exact_lookups),
+            spills: self.spills.saturating_sub(before.spills),
         }
     }
 }

@@ -168,7 +168,7 @@ async fn a_table_from_nothing() {
         session.write(dedupe::session::Rows::of_batch(source, batch, verdicts)).await.unwrap();
         let (committed, ledger) = session.commit().await.unwrap();
         assert_eq!((committed.rows.accepted, committed.rows.rejected), (if round == 0 { 5 } else { 1 }, 1));
-        let kept_out = store.get(&committed.quarantine.unwrap().name).await.unwrap().unwrap();
+        let kept_out = store.get(&committed.quarantine[0].name).await.unwrap().unwrap();
         let kept_out: serde_json::Value = serde_json::from_slice(&kept_out).unwrap();
         assert_eq!((&kept_out["row"], &kept_out["record"]["n"]), (&3.into(), &2.into()));
         assert_eq!(ledger.state().schema.as_ref().unwrap().fields().len(), if round == 0 { 2 } else { 3 });

@@ -66,7 +66,9 @@ async fn force(store: &Store, version: u64, entry: &Entry) {
 
 /// What a ledger opened anew says must be what this one says.
 async fn agrees(ledger: &Ledger) {
-    assert_eq!(open(ledger.store()).await.state(), ledger.state());
+    let mut anew = open(ledger.store()).await;
+    anew.read_all().await.unwrap();
+    assert_eq!(anew.state(), ledger.state());
 }
 
 /// Proposes an entry for version 1 while `faults` befall its puts. It must be committed, by so many puts.
@@ -119,14 +121,16 @@ async fn what_cannot_be_read_back_is_unknown_and_running_again_is_safe() {
         faulty.always(Call::Put, &name::manifest(1), if landed { Fault::AckLost } else { Fault::NotDone });
         faulty.always(Call::Get, &name::manifest(1), Fault::NotDone);
         let entry = commit(&ledger, 1, 7);
+        let begun = tokio::time::Instant::now();
         let error = ledger.propose(&entry).await.unwrap_err();
         let Error::Unknown { version: 1, reason } = &error else { panic!("{error:?}") };
+        assert!((120..125).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
         assert!(reason.contains("planted"), "{reason}");
         assert_eq!(ledger.state().entries, 1, "an unknown outcome is not applied");
 
         faulty.heal();
         let mut again = open(&store).await;
-        assert_eq!(again.state().sources.contains_key(&7), landed);
+        assert_eq!(again.state().source(7).unwrap().is_some(), landed);
         let second = commit(&again, 2, 7);
         let proposal = again.propose(&second).await.unwrap();
         if landed {
@@ -399,7 +403,7 @@ async fn a_checkpoint_saves_the_replay() {
     for version in [0, 5, 32, 33, 69] {
         let then = Ledger::open_at(store.clone(), version).await.unwrap().unwrap();
         assert_eq!(then.version(), version);
-        assert_eq!(then.state().sources.len() as u64, version);
+        assert_eq!(then.state().sources, version);
     }
     assert!(matches!(Ledger::open_at(store, 70).await, Err(Error::Refused(_))));
 }
@@ -423,13 +427,15 @@ async fn checkpoints_that_cannot_be_trusted_are_passed_over() {
     }
 
     // Whole, but of another history: a forged tip, another table, a version that does not exist.
-    let honest = Ledger::open_at(store.clone(), 64).await.unwrap().unwrap().state().clone();
+    let mut honest = Ledger::open_at(store.clone(), 64).await.unwrap().unwrap();
+    honest.read_all().await.unwrap();
+    let honest = honest.state().clone();
     let mut forgeries = vec![honest.clone(), honest.clone(), honest.clone()];
     (forgeries[0].tip, forgeries[0].floor) = (1, 60);
     (forgeries[1].table, forgeries[1].floor) = ("another".into(), 60);
     (forgeries[2].entries, forgeries[2].floor) = (1000, 60);
     for forged in forgeries {
-        let (object, bytes) = checkpoint::encode(forged.entries - 1, &forged).unwrap();
+        let (object, bytes) = checkpoint::encode(&forged).unwrap().pop().unwrap();
         store.put(&object, bytes).await.unwrap();
         agrees(&ledger).await;
         store.delete(&object).await.unwrap();
@@ -447,6 +453,86 @@ async fn checkpoints_that_cannot_be_trusted_are_passed_over() {
         store.delete(&object).await.unwrap();
     }
     agrees(&ledger).await;
+}
+
+/// What a ledger says of every source that was consumed, of some that were not, and of those who name one again.
+async fn remembers(store: &Store, sources: u128) {
+    let mut ledger = open(store).await;
+    for id in 1..sources {
+        assert_eq!(ledger.source(id).await.unwrap().map(|seen| u128::from(seen.version)), Some(id));
+    }
+    assert_eq!(ledger.source(sources).await.unwrap(), None);
+    let mut ledger = open(store).await;
+    for id in [1, 2, sources / 2, sources - 1] {
+        let again = commit(&ledger, 1, id);
+        let proposal = ledger.propose(&again).await.unwrap();
+        assert!(matches!(proposal, Proposal::Void(Void::SourceCommitted(_))), "{proposal:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_absent_or_damaged_of_a_checkpoint_is_folded_anew() {
+    let (faulty, store, ledger, _) = long_table(140).await;
+    let parts: Vec<String> =
+        store.list(name::PARTS).await.unwrap().into_iter().map(|object| object.name).collect();
+    assert!(parts.len() >= 2, "{parts:?}");
+    remembers(&store, 140).await;
+    agrees(&ledger).await;
+    for part in &parts {
+        let good = store.get(part).await.unwrap().unwrap();
+        let damaged = (0..good.len()).step_by(97).map(|at| {
+            let mut bad = good.to_vec();
+            bad[at] ^= 0x10;
+            Bytes::from(bad)
+        });
+        let cut = [0, 1, 16, good.len() / 2, good.len() - 1].map(|length| good.slice(..length));
+        for bad in damaged.chain(cut) {
+            store.put(part, bad).await.unwrap();
+            agrees(&ledger).await;
+            remembers(&store, 140).await;
+        }
+        store.delete(part).await.unwrap();
+        agrees(&ledger).await;
+        remembers(&store, 140).await;
+        store.put(part, good).await.unwrap();
+    }
+    // All of them at once; and a store that does not give them at the moment.
+    faulty.next(Call::Get, "_dedupe/parts", Fault::NotDone);
+    remembers(&store, 140).await;
+    for part in &parts {
+        store.delete(part).await.unwrap();
+    }
+    agrees(&ledger).await;
+    remembers(&store, 140).await;
+    // A writer that lost them writes them anew.
+    let mut writer = open(&store).await;
+    for source in 140..170 {
+        let entry = commit(&writer, 1, source);
+        assert!(matches!(writer.propose(&entry).await.unwrap(), Proposal::Committed));
+    }
+    let before = faulty.count(Call::Get, &name::manifest(1));
+    remembers(&store, 170).await;
+    assert_eq!(faulty.count(Call::Get, &name::manifest(1)), before, "replayed from the beginning");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_writer_that_slept_past_checkpoints_is_judged_as_by_the_whole_ledger() {
+    let (_, store, mut ledger, _) = long_table(40).await;
+    let mut old = open(&store).await;
+    for source in 40..200 {
+        let entry = commit(&ledger, 1, source);
+        assert!(matches!(ledger.propose(&entry).await.unwrap(), Proposal::Committed));
+    }
+    // What its checkpoint consisted of was vacuumed away meanwhile.
+    for object in store.list(name::PARTS).await.unwrap() {
+        store.delete(&object.name).await.unwrap();
+    }
+    old.refresh().await.unwrap();
+    for id in [1, 39, 40, 199] {
+        assert_eq!(old.source(id).await.unwrap().map(|seen| u128::from(seen.version)), Some(id));
+    }
+    old.read_all().await.unwrap();
+    assert_eq!(old.state(), ledger.state());
 }
 
 #[tokio::test(start_paused = true)]
@@ -506,6 +592,125 @@ async fn a_void_entry_before_the_first_does_not_keep_a_table_from_being_created(
     let ledger = created(&store).await;
     assert_eq!(ledger.version(), 1);
     agrees(&ledger).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_says_both_that_a_table_is_there_and_that_it_is_not_is_refused() {
+    let (faulty, store) = healthy();
+    faulty.always(Call::Put, name::TABLE, Fault::FakeExists);
+    let refused = Ledger::create(store.clone(), identity(), Policy::default(), &proposer(0)).await;
+    assert!(matches!(refused, Err(Error::Refused(why)) if why.contains("cannot hold a table")));
+    assert_eq!(faulty.count(Call::Put, name::TABLE), 11);
+    faulty.heal();
+    faulty.times(10, Call::Put, name::TABLE, Fault::FakeExists);
+    assert_eq!(created(&store).await.version(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_identity_is_not_made_anew() {
+    let (_, store) = healthy();
+    drop(created(&store).await);
+    store.delete(name::TABLE).await.unwrap();
+    let error = Ledger::create(store.clone(), identity(), Policy::default(), &proposer(0)).await.unwrap_err();
+    assert!(matches!(&error, Error::Corrupt { object, .. } if object == name::TABLE), "{error}");
+    assert!(error.to_string().contains("it was lost, and with it the key"), "{error}");
+    assert_eq!(store.head(name::TABLE).await.unwrap(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_that_meets_no_trouble_does_not_wait_however_short_the_patience() {
+    let (_, store) = healthy();
+    let mut ledger = created(&store).await;
+    let begun = tokio::time::Instant::now();
+    ledger.set_patience(Patience { total: std::time::Duration::ZERO, ..Patience::default() });
+    let entry = commit(&ledger, 1, 7);
+    assert!(matches!(ledger.propose(&entry).await.unwrap(), Proposal::Committed));
+    assert_eq!(begun.elapsed(), std::time::Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_ledger_is_read_in_few_steps() {
+    let (faulty, store) = healthy();
+    let mut ledger = created(&store).await;
+    for source in 1..=30 {
+        let entry = commit(&ledger, 1, source);
+        assert!(matches!(ledger.propose(&entry).await.unwrap(), Proposal::Committed));
+    }
+    faulty.always(Call::Get, name::LEDGER, Fault::Slow(100));
+    let begun = tokio::time::Instant::now();
+    let anew = open(&store).await;
+    // One, four, sixteen, and the rest up to the first that is absent.
+    assert_eq!((anew.version(), begun.elapsed().as_millis() / 100), (30, 4));
+}
+
+/// A table whose versions below 3 a vacuum has given up, and a handle at each version.
+async fn fenced() -> (Arc<FaultStore>, Store, Vec<Ledger>) {
+    let (faulty, store) = healthy();
+    let mut ledger = created(&store).await;
+    let mut at = vec![ledger.clone()];
+    for source in 1..5 {
+        let entry = commit(&ledger, 1, source);
+        assert!(matches!(ledger.propose(&entry).await.unwrap(), Proposal::Committed));
+        at.push(ledger.clone());
+    }
+    let fence = ledger.entry(&proposer(1), Body::Fence { floor: 4, oldest: 3 }).unwrap();
+    assert!(matches!(ledger.propose(&fence).await.unwrap(), Proposal::Committed));
+    at.push(ledger);
+    (faulty, store, at)
+}
+
+fn expired(error: &Error, of: u64) -> bool {
+    matches!(error, Error::SnapshotExpired { version, oldest: 3 } if *version == of)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_can_be_read_from_the_oldest_on_that_the_last_fence_kept() {
+    let (_, store, at) = fenced().await;
+    for (version, then) in (0..).zip(&at) {
+        let opened = Ledger::open_at(store.clone(), version).await;
+        let readable = then.check_readable().await;
+        if version < 3 {
+            assert!(expired(&opened.unwrap_err(), version) && expired(&readable.unwrap_err(), version));
+        } else {
+            assert_eq!(opened.unwrap().unwrap().state(), then.state());
+            readable.unwrap();
+        }
+        // What it was can always be told.
+        assert_eq!(Ledger::folded_at(store.clone(), version).await.unwrap().unwrap().state(), then.state());
+    }
+    for error in [
+        Ledger::open_at(store.clone(), 6).await.unwrap_err(),
+        Ledger::folded_at(store.clone(), 60).await.unwrap_err(),
+    ] {
+        assert!(error.to_string().contains("does not exist: the newest is 5"), "{error}");
+    }
+    let (_, nothing) = healthy();
+    assert!(Ledger::open_at(nothing.clone(), 0).await.unwrap().is_none());
+    assert!(Ledger::folded_at(nothing, 0).await.unwrap().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_front_of_a_damaged_entry_the_fences_still_count() {
+    let (_, store, at) = fenced().await;
+    assert!(matches!(store.put_once(&name::manifest(6), "torn".into()).await, Put::Landed));
+    assert!(matches!(Ledger::open(store.clone()).await, Err(Error::Corrupt { .. })));
+    assert!(expired(&Ledger::open_at(store.clone(), 1).await.unwrap_err(), 1));
+    assert_eq!(Ledger::open_at(store.clone(), 4).await.unwrap().unwrap().state(), at[4].state());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_whose_version_has_expired_is_told_that_and_no_consequence() {
+    let (faulty, _, at) = fenced().await;
+    let failed = || -> Result<(), Error> { Err(Error::corrupt("data/x", "it is absent")) };
+    for error in [failed().unwrap_err(), Error::store("read", "x", "absent"), Error::input("x", "absent")] {
+        assert!(expired(&at[2].or_expired::<()>(Err(error)).await.unwrap_err(), 2));
+    }
+    assert!(matches!(at[3].or_expired(failed()).await, Err(Error::Corrupt { .. })));
+    assert!(matches!(at[2].or_expired::<()>(Err(Error::Interrupted)).await, Err(Error::Interrupted)));
+    assert_eq!(at[2].or_expired(Ok(7)).await.unwrap(), 7);
+    // Where it cannot be found out, the first error is the one to tell.
+    faulty.always(Call::Get, name::LEDGER, Fault::NotDone);
+    assert!(matches!(at[2].or_expired(failed()).await, Err(Error::Corrupt { .. })));
 }
 
 #[tokio::test(start_paused = true)]

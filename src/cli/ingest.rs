@@ -12,7 +12,9 @@ use super::out::{Out, Stop};
 use super::values::{self, Names};
 use super::{Context, summary};
 use crate::error::{Error, Result};
-use crate::ingest::ingest;
+use crate::ingest::{Reshape, ingest_reshaped};
+#[cfg(feature = "datafusion")]
+use crate::options::MIN_MEMORY;
 use crate::options::{IngestOptions, OnBadFile, OnBadRow, Risk};
 use crate::policy::NullKey;
 use crate::sink::CompressionChoice;
@@ -23,19 +25,29 @@ use crate::token::TokenHash;
 /// Schema files are small; anything larger is not one.
 const MAX_SCHEMA_FILE: u64 = 16 << 20;
 
-const EXAMPLES: &str = "\
+#[cfg(not(feature = "datafusion"))]
+const SQL: &str = "";
+#[cfg(feature = "datafusion")]
+const SQL: &str = "\n  dedupe ingest raw/ --into /lake/errors --key id --sql \"SELECT id, at, msg FROM source WHERE level = 'error'\"";
+
+/// What is shown below the options.
+fn examples() -> String {
+    format!(
+        "\
 Examples:
   dedupe ingest events/ --into /lake/events --key event_id
   dedupe ingest 's3://raw/2026-01-*/*.json.gz' --into s3://lake/events --key user.id,ts
   kcat -C -e -t events | dedupe ingest - --into /lake/events --key id --batch-id 2026-01-31T10
-  dedupe ingest new.parquet --into /lake/events --dry-run --output json
+  dedupe ingest new.parquet --into /lake/events --dry-run --output json{SQL}
 
 The first ingest creates the table and fixes its key; later ones read the key from the table. Rows that were kept \
-out are listed by `dedupe quarantine TABLE`.";
+out are listed by `dedupe quarantine TABLE`."
+    )
+}
 
 /// Adds files to a table.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = examples())]
 pub(super) struct Args {
     /// Files, directories (searched whole), globs, object-store URLs, or - for NDJSON on standard input.
     ///
@@ -90,6 +102,14 @@ pub(super) struct Args {
     /// promises (see `dedupe doctor`) or the table exists.
     #[arg(long, value_enum, value_name = "RISK", help_heading = "Table")]
     i_know_the_risk: Option<Risk>,
+    /// Ingest what this query makes of the sources, which are the table source in it, instead of their rows.
+    ///
+    /// All of SQL that only reads: filters, expressions, joins, aggregates. Of two rows with one key the first of the result
+    /// is kept. The same query over the same sources is recognised and not run again, over any others its rows are
+    /// judged one by one. Names of columns that are not in lower case are written in double quotes.
+    #[cfg(feature = "datafusion")]
+    #[arg(long, value_name = "QUERY", conflicts_with = "schema", value_parser = clap::builder::NonEmptyStringValueParser::new(), help_heading = "Rows and sources")]
+    sql: Option<String>,
     /// Make the run idempotent: a second run with this id does nothing and returns the first one's outcome.
     ///
     /// The id stands for the sources it was first used with; with others it is refused. Of standard input only the id is
@@ -114,6 +134,17 @@ pub(super) struct Args {
     /// Threads that decode, hash and encode [default: one a processor]
     #[arg(long, value_name = "N", help_heading = "Run")]
     threads: Option<NonZeroUsize>,
+    /// Have the executors of a Ballista cluster read the sources and judge their rows, instead of this process.
+    ///
+    /// The URL is that of its scheduler, http://HOST:PORT; sources and table must be where every executor finds them. This
+    /// process finds the sources, and makes the one commit. --memory is then that of each task, and --threads has no effect there.
+    #[cfg(feature = "ballista")]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["dry_run", "sql"], help_heading = "Cluster")]
+    cluster: Option<String>,
+    /// How many tasks read, and how many then judge.
+    #[cfg(feature = "ballista")]
+    #[arg(long, value_name = "N", default_value = "16", requires = "cluster", help_heading = "Cluster")]
+    cluster_tasks: NonZeroUsize,
     /// Close data files when they reach this size.
     #[arg(long, value_name = "SIZE", default_value = "256MB", value_parser = values::size, help_heading = "Data files")]
     target_file_size: u64,
@@ -128,14 +159,35 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args, context: &Context, out: &mut Out) -> Result<Exit, Stop> {
     let (sources, table) = (args.sources.clone(), args.into.clone());
-    let options = options(args, context.store_options.clone())?;
+    #[cfg(feature = "ballista")]
+    let cluster = args.cluster.clone().map(|url| (url, args.cluster_tasks.get()));
+    let (reshape, options) = reshape(args, context)?;
     let bar = Bar::follow(&context.progress, &context.screen);
-    let run = ingest(&sources, &table, &options, &context.progress);
+    let run = async {
+        #[cfg(feature = "ballista")]
+        if let Some((url, tasks)) = &cluster {
+            let progress = &context.progress;
+            return crate::cluster::ballista::ingest(url, *tasks, &sources, &table, &options, progress).await;
+        }
+        ingest_reshaped(&sources, &table, reshape.as_ref(), &options, &context.progress).await
+    };
     let report = context.interrupts.stop_before_commit(&context.progress, run).await;
     drop(bar);
     let report = report?;
     out.reply(&report, || summary::text(&report))?;
     Ok(Exit::Done)
+}
+
+/// What is made of the rows before they are ingested, and the options. A query gets half of the memory.
+fn reshape(args: Args, context: &Context) -> Result<(Option<Reshape>, IngestOptions)> {
+    #[cfg(feature = "datafusion")]
+    if let Some(sql) = args.sql.clone() {
+        let mut options = options(args, context.store_options.clone())?;
+        let half = options.memory / 2;
+        options.memory = (options.memory - half).max(MIN_MEMORY);
+        return Ok((Some(crate::operator::query(&sql, half)), options));
+    }
+    Ok((None, options(args, context.store_options.clone())?))
 }
 
 fn options(args: Args, store_options: Vec<(String, String)>) -> Result<IngestOptions> {

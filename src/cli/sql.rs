@@ -3,7 +3,6 @@
 use arrow::array::RecordBatch;
 use arrow::json::LineDelimitedWriter;
 use datafusion::arrow::util::pretty::pretty_format_batches_with_schema;
-use datafusion::error::DataFusionError;
 use datafusion::execution::context::SQLOptions;
 use futures::TryStreamExt;
 use serde_json::json;
@@ -14,7 +13,7 @@ use super::exit::Exit;
 use super::out::{Out, Stop};
 use super::{Context, open, table_url};
 use crate::error::{Error, Result};
-use crate::operator::{self, DedupeTable};
+use crate::operator::{self, DedupeTable, told};
 use crate::session::SessionOptions;
 use crate::store::Store;
 use crate::table::Table;
@@ -104,23 +103,4 @@ fn lines(batch: &RecordBatch) -> Result<Vec<u8>> {
     writer.write(batch).map_err(shown)?;
     writer.finish().map_err(shown)?;
     Ok(writer.into_inner())
-}
-
-/// What the query engine has to say: our own errors as they are, all others as a wrong query or a failed one.
-fn told(error: DataFusionError) -> Error {
-    match error {
-        DataFusionError::External(inner) => match inner.downcast::<Error>() {
-            Ok(ours) => *ours,
-            Err(other) => Error::Refused(other.to_string()),
-        },
-        DataFusionError::IoError(inner) if inner.get_ref().is_some_and(|inner| inner.is::<Error>()) => {
-            let ours = inner.into_inner().and_then(|inner| inner.downcast().ok());
-            ours.map_or_else(|| Error::Internal("an error got lost".into()), |ours: Box<Error>| *ours)
-        }
-        DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => told(*inner),
-        error @ (DataFusionError::SQL(..) | DataFusionError::Plan(_) | DataFusionError::SchemaError(..)) => {
-            Error::Usage(error.strip_backtrace())
-        }
-        other => Error::Refused(other.strip_backtrace()),
-    }
 }

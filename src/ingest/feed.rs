@@ -230,7 +230,7 @@ pub(super) fn prepare_block(
 
 /// Lines of a block: short lines under a wide schema would decode to many times their size, and short bad lines take
 /// many times their size until they are written down.
-pub(super) fn block_lines(schema: &Schema) -> usize {
+pub(crate) fn block_lines(schema: &Schema) -> usize {
     const BYTES: u64 = 16 << 20;
     const LINES: u64 = 1 << 16;
     (BYTES / null_bytes(schema)).clamp(1, LINES) as usize
@@ -247,7 +247,7 @@ pub(super) fn piece_rows(memory: u64, workers: &Workers) -> usize {
 }
 
 /// A reader's error as one about the source, which it may have named already.
-pub(super) fn read_error(url: &str, error: &std::io::Error) -> Error {
+pub(crate) fn read_error(url: &str, error: &std::io::Error) -> Error {
     let text = error.to_string();
     let reason = text.strip_prefix(url).map_or(text.as_str(), |rest| rest.trim_start_matches([':', ' ']));
     Error::input(url, reason)

@@ -203,7 +203,7 @@ impl<'a> Judge<'a> {
         }) {
             self.run.progress.advance(block.bytes.len() as u64);
         }
-        let bad = reject::bad_lines(&mut self.session, source, url, &decoded, self.run.options).await?;
+        let bad = reject::bad_lines(&mut self.session, source, url, &decoded.bad, self.run.options).await?;
         self.presence.observe(block, &decoded, &self.recipe.spec)?;
         let verdicts = self.session.judge_tokens(source, tokens).await?;
         reject::keyless_lines(&mut self.session, url, block, &decoded, &verdicts).await?;

@@ -1,12 +1,25 @@
 //! The story of one run: find the sources, agree on a schema, judge every row in order, write the survivors, commit.
 
+mod elsewhere;
 mod feed;
 mod judge;
 mod plan;
 mod presence;
 mod reject;
+mod reshape;
+mod rows;
 #[cfg(test)]
 mod store_tests;
+
+pub(crate) use elsewhere::Elsewhere;
+#[cfg(feature = "cluster")]
+pub(crate) use elsewhere::ingest_elsewhere;
+#[cfg(feature = "cluster")]
+pub(crate) use feed::{block_lines, read_error};
+#[cfg(feature = "cluster")]
+pub(crate) use presence::Presence;
+#[cfg(feature = "cluster")]
+pub(crate) use reject::bad_line;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,12 +38,16 @@ use crate::session::{Committed, Session, SessionOptions, committed_before};
 use crate::sink::SinkOptions;
 use crate::source::discover::{self, DiscoverOptions, SourceFile};
 use crate::store::Store;
+use crate::table;
 use crate::token::{TokenKey, TokenSpec};
 use crate::upkeep::compact;
 use crate::workers::Workers;
 use feed::{Contract, Prepared, Recipe};
 use judge::Judge;
 use plan::Planned;
+use reshape::Flow;
+pub use reshape::{Reshape, Reshaped};
+pub use rows::{RowStream, SourceRows};
 
 /// How often a run that was fenced off starts over by itself.
 const RESTARTS: usize = 3;
@@ -42,7 +59,35 @@ pub async fn ingest(
     options: &IngestOptions,
     progress: &Progress,
 ) -> Result<IngestReport> {
+    ingest_at(sources, table, None, None, options, progress).await
+}
+
+/// As [`ingest`], but of the rows of all sources others are made first, and these are ingested.
+pub async fn ingest_reshaped(
+    sources: &[String],
+    table: &str,
+    reshape: Option<&Reshape>,
+    options: &IngestOptions,
+    progress: &Progress,
+) -> Result<IngestReport> {
+    ingest_at(sources, table, reshape, None, options, progress).await
+}
+
+/// Ingests what is made of the rows, or has somebody else judge them. Not both.
+async fn ingest_at(
+    sources: &[String],
+    table: &str,
+    reshape: Option<&Reshape>,
+    elsewhere: Option<&dyn Elsewhere>,
+    options: &IngestOptions,
+    progress: &Progress,
+) -> Result<IngestReport> {
     let watch = Stopwatch::start();
+    if reshape.is_some() && options.schema.is_some() {
+        return Err(Error::Usage(
+            "a schema cannot be given for rows that are made by a query, which has one: use CAST in the query".into(),
+        ));
+    }
     if options.memory < MIN_MEMORY {
         return Err(Error::Usage(format!("--memory must be at least {} MiB", MIN_MEMORY / MIB)));
     }
@@ -61,7 +106,15 @@ pub async fn ingest(
     let (mut restarts, mut stdin) = (0, None);
     loop {
         progress.start_over();
-        let run = Run { store: &store, files: &files, unreadable: &unreadable, options, progress };
+        let run = Run {
+            store: &store,
+            files: &files,
+            reshape,
+            elsewhere,
+            unreadable: &unreadable,
+            options,
+            progress,
+        };
         match run.go(&mut stdin).await {
             Err(Error::Input { source_url, reason }) if options.on_bad_file == OnBadFile::Skip => {
                 let known = files.iter().any(|file| file.url == source_url && file.url != plan::STDIN);
@@ -94,6 +147,8 @@ pub async fn ingest(
 struct Run<'a> {
     store: &'a Store,
     files: &'a [SourceFile],
+    reshape: Option<&'a Reshape>,
+    elsewhere: Option<&'a dyn Elsewhere>,
     unreadable: &'a BTreeMap<String, String>,
     options: &'a IngestOptions,
     progress: &'a Progress,
@@ -103,21 +158,31 @@ impl Run<'_> {
     /// The report; `None` if another writer created the table meanwhile, so that all is to be done again.
     async fn go(&self, stdin: &mut Option<plan::Head>) -> Result<Option<IngestReport>> {
         let options = self.options;
-        let ledger = Ledger::open(self.store.clone()).await?;
+        let mut ledger = Ledger::open(self.store.clone()).await?;
         if let Some(ledger) = &ledger {
             warn_of_single_writer(ledger.identity());
         }
         self.check_key(ledger.as_ref().map(Ledger::identity))?;
         self.check_partitions(ledger.as_ref())?;
         self.check_first_run_only(ledger.as_ref().map(Ledger::identity))?;
-        let batch = options.batch_id.as_ref().map(|id| plan::batch(id, self.files));
-        if let (Some(ledger), Some(batch)) = (&ledger, &batch)
+        let batch = options.batch_id.as_ref().map(|id| plan::batch(id, self.files, self.reshape));
+        if let (Some(ledger), Some(batch)) = (&mut ledger, &batch)
             && let Some(report) = self.committed_before(ledger, batch).await?
         {
             return Ok(Some(report));
         }
-        let mut planned =
-            plan::sort_out(self.files, ledger.as_ref().map(Ledger::state), self.unreadable, options);
+        if let Some(ledger) = &mut ledger {
+            let sources: Vec<u128> = match self.reshape {
+                None => self.files.iter().filter_map(plan::identity).collect(),
+                Some(reshape) => reshape.identity(self.files.iter()).into_iter().collect(),
+            };
+            ledger.look_up(&sources, &[]).await?;
+        }
+        let state = ledger.as_ref().map(Ledger::state);
+        let mut planned = match self.reshape {
+            None => plan::sort_out(self.files, state, self.unreadable, options)?,
+            Some(reshape) => reshape::sort_out(reshape, self.files, state, self.unreadable, options)?,
+        };
         let nothing_to_read = !planned.iter().any(|planned| matches!(planned, Planned::Read { .. }));
         if let Some(ledger) = &ledger
             && nothing_to_read
@@ -130,18 +195,37 @@ impl Run<'_> {
         let workers = Workers::new(options.threads);
         let given =
             ledger.as_ref().and_then(|ledger| ledger.state().schema.clone()).or(options.schema.clone());
-        let contract = match given {
-            Some(given) if nothing_to_read => Arc::new(given),
-            given => plan::contract(&mut planned, given.as_ref(), options, &workers).await?,
+        let mut flow = None;
+        let contract = match (given, self.reshape) {
+            (Some(given), _) if nothing_to_read => Arc::new(given),
+            (given, None) => {
+                let contract = plan::contract(&mut planned, given.as_ref(), options, &workers).await?;
+                match self.elsewhere {
+                    Some(_) if given.is_some() => {
+                        plan::look_ahead(&planned, &contract, options, &workers).await?
+                    }
+                    _ => contract,
+                }
+            }
+            (given, Some(reshape)) => {
+                // What is read need not fit the table, only what comes of it.
+                let read = plan::contract(&mut planned, None, options, &workers).await?;
+                let planned = Flow::plan(self, reshape, &mut planned, read, &workers).await?;
+                let contract = table::contract(given.as_ref(), planned.schema())?;
+                flow = Some(planned);
+                contract
+            }
         };
         let before = ledger.as_ref().and_then(|ledger| ledger.state().schema.clone());
         let created = ledger.is_none();
         let mut session = self.begin(ledger, Arc::clone(&contract), batch, &workers).await?;
-        // Once it is read standard input cannot be read again, so no other writer may get ahead of the creation then.
-        if reads_stdin(self.files) && !options.dry_run && !session.create_table().await? {
+        // Once it is read standard input cannot be read again, so no other writer may get ahead of the creation then. And
+        // whoever is elsewhere finds the table where it is.
+        let early = reads_stdin(self.files) || self.elsewhere.is_some();
+        if early && !options.dry_run && !session.create_table().await? {
             return Ok(None);
         }
-        self.run(session, planned, contract, workers, before.as_ref(), created).await
+        self.run(session, planned, flow, workers, before.as_ref(), created).await
     }
 
     /// Judges and writes everything, then commits.
@@ -149,7 +233,7 @@ impl Run<'_> {
         &self,
         mut session: Session,
         planned: Vec<Planned>,
-        contract: SchemaRef,
+        flow: Option<Flow>,
         workers: Workers,
         before: Option<&arrow_schema::Schema>,
         created: bool,
@@ -158,7 +242,7 @@ impl Run<'_> {
         let mut numbers = Vec::with_capacity(planned.len());
         for planned in &planned {
             numbers.push(match planned {
-                Planned::Read { note, .. } | Planned::Recognised { note } => {
+                Planned::Read { note, .. } | Planned::Reshaped { note } | Planned::Recognised { note } => {
                     session.add_source(note.clone())?
                 }
                 Planned::Skipped(skipped) => {
@@ -168,17 +252,80 @@ impl Run<'_> {
             });
         }
         let planned = Arc::new(planned);
+        let mut session = match (flow, self.elsewhere) {
+            (Some(flow), _) => {
+                flow.judge(self, &mut session, &planned, &numbers).await?;
+                session
+            }
+            (None, Some(elsewhere)) => {
+                let sources = planned.iter().zip(&numbers).filter_map(|(planned, number)| match planned {
+                    Planned::Read { file, .. } => Some((*number, file.clone())),
+                    _ => None,
+                });
+                elsewhere.judge(session, sources.collect(), options, self.progress).await?
+            }
+            (None, None) => self.judge(session, &planned, &numbers, workers).await?,
+        };
+        if self.progress.is_cancelled() {
+            return Err(Error::Interrupted);
+        }
+        let lookups = session.lookups();
+        let new_columns = new_columns(before, session.schema());
+        if options.dry_run {
+            let mut report = self.report(None);
+            report.skipped = skipped(&planned);
+            report.rows = session.forecast();
+            report.lookups = lookups;
+            report.new_columns = new_columns;
+            report.created = created;
+            report.sources = self.sources(&planned);
+            return Ok(Some(report));
+        }
+        session.seal().await?;
+        // Row groups are copied long after their keys were read: what was copied must be what was judged.
+        plan::check_unchanged(&planned).await?;
+        if self.progress.is_cancelled() {
+            return Err(Error::Interrupted);
+        }
+        self.progress.begin_commit();
+        if !session.create_table().await? {
+            return Ok(None);
+        }
+        let (committed, mut ledger) = session.commit().await?;
+        if let Err(error) = compact::compact_if_due(&mut ledger, options.memory).await {
+            // The rows are committed; the next run tries again.
+            warn!("the index could not be compacted: {error}");
+        }
+        let mut report = self.report(Some(&committed));
+        report.skipped = skipped(&planned);
+        report.committed = !committed.batch_replayed;
+        report.lookups = lookups;
+        report.created = created;
+        report.new_columns = new_columns;
+        report.sources = self.sources(&planned);
+        Ok(Some(report))
+    }
+
+    /// Judges and writes the rows of all sources, one source after the other.
+    async fn judge(
+        &self,
+        session: Session,
+        planned: &Arc<Vec<Planned>>,
+        numbers: &[u32],
+        workers: Workers,
+    ) -> Result<Session> {
+        let options = self.options;
         let recipe = Recipe {
             spec: Arc::new(session.identity().token.clone()),
-            contract: Contract::new(contract),
+            contract: Contract::new(Arc::clone(session.schema())),
             max_line: options.max_line,
             piece_rows: feed::piece_rows(options.memory, &workers),
             block_lines: feed::block_lines(session.schema()),
             memory: options.memory,
             workers: workers.clone(),
         };
-        let mut judge = Judge::new(self, session, Arc::clone(&planned), recipe.clone());
-        let mut chunks = feed::start(Arc::clone(&planned), recipe);
+        let mut judge = Judge::new(self, session, Arc::clone(planned), recipe.clone());
+        let mut chunks = feed::start(Arc::clone(planned), recipe);
         let mut ended = 0;
         // Its room is free again once it was taken.
         while let Some((number, chunk, _room)) = chunks.recv().await {
@@ -195,43 +342,7 @@ impl Run<'_> {
         if ended != judge.planned.iter().filter(|planned| matches!(planned, Planned::Read { .. })).count() {
             return Err(Error::Internal("the reading of a source ended before the source did".into()));
         }
-        if self.progress.is_cancelled() {
-            return Err(Error::Interrupted);
-        }
-        let mut session = judge.session;
-        let new_columns = new_columns(before, session.schema());
-        if options.dry_run {
-            let mut report = self.report(None);
-            report.skipped = skipped(&planned);
-            report.rows = session.forecast();
-            report.new_columns = new_columns;
-            report.created = created;
-            report.sources = session.sources().len() as u64;
-            return Ok(Some(report));
-        }
-        session.seal().await?;
-        // Row groups are copied long after their keys were read: what was copied must be what was judged.
-        plan::check_unchanged(&planned).await?;
-        if self.progress.is_cancelled() {
-            return Err(Error::Interrupted);
-        }
-        self.progress.begin_commit();
-        if !session.create_table().await? {
-            return Ok(None);
-        }
-        let sources = session.sources().len() as u64;
-        let (committed, mut ledger) = session.commit().await?;
-        if let Err(error) = compact::compact_if_due(&mut ledger, options.memory).await {
-            // The rows are committed; the next run tries again.
-            warn!("the index could not be compacted: {error}");
-        }
-        let mut report = self.report(Some(&committed));
-        report.skipped = skipped(&planned);
-        report.committed = !committed.batch_replayed;
-        report.created = created;
-        report.new_columns = new_columns;
-        report.sources = sources;
-        Ok(Some(report))
+        Ok(judge.session)
     }
 
     /// Opens a session on the table, creating the table if need be.
@@ -346,10 +457,14 @@ impl Run<'_> {
     }
 
     /// The outcome of the run that committed this batch before, if one did.
-    async fn committed_before(&self, ledger: &Ledger, batch: &Batch) -> Result<Option<IngestReport>> {
+    async fn committed_before(&self, ledger: &mut Ledger, batch: &Batch) -> Result<Option<IngestReport>> {
         let Some((version, ingest)) = committed_before(ledger, batch).await? else { return Ok(None) };
         let mut report = self.report(Some(&Committed::of_entry(version, &ingest)));
-        report.sources = ingest.sources.len() as u64;
+        // Besides those that were read, what a query made of them.
+        report.sources = match self.reshape {
+            Some(_) => self.files.len().saturating_sub(ingest.skipped.len()) as u64,
+            None => ingest.sources.len() as u64,
+        };
         report.skipped = ingest.skipped.iter().map(told).collect();
         Ok(Some(report))
     }
@@ -362,10 +477,16 @@ impl Run<'_> {
         for planned in planned {
             if let Planned::Recognised { note } = planned {
                 report.rows.add(&note.rows);
-                report.sources += 1;
             }
         }
+        report.sources = self.sources(planned);
         report
+    }
+
+    /// How many sources are read or recognised.
+    fn sources(&self, planned: &[Planned]) -> u64 {
+        let skipped = planned.iter().filter(|planned| matches!(planned, Planned::Skipped(_))).count();
+        (self.files.len() - skipped) as u64
     }
 
     fn report(&self, committed: Option<&Committed>) -> IngestReport {

@@ -12,6 +12,7 @@ use tracing::warn;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::feed::read_error;
+use super::reshape::Reshape;
 use crate::error::{Error, Result};
 use crate::ledger::State;
 use crate::ledger::entry::{Batch, SkippedSource, SourceUse};
@@ -41,10 +42,22 @@ pub(super) enum Planned {
         /// What was read of it already, if it cannot be read again.
         head: Option<Head>,
     },
+    /// What the sources that are read become together: these rows are judged, and not theirs.
+    Reshaped { note: SourceUse },
     /// An earlier version consumed it: its rows are counted, not read.
     Recognised { note: SourceUse },
     /// It could not be read and is left out.
     Skipped(SkippedSource),
+}
+
+impl Planned {
+    /// Where it comes from.
+    pub(super) fn url(&self) -> Option<&str> {
+        match self {
+            Self::Read { note, .. } | Self::Reshaped { note } | Self::Recognised { note } => Some(&note.url),
+            Self::Skipped(skipped) => Some(&skipped.url),
+        }
+    }
 }
 
 /// The beginning of a source that can be read only once, and the reader that stands behind it.
@@ -78,7 +91,8 @@ impl Head {
             return Ok(self.sample());
         }
         let rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let rest = rest.ok_or_else(|| Error::Internal("standard input was to be read twice".into()))?;
+        let rest =
+            rest.ok_or_else(|| Error::input(STDIN, "it can be read only once; save it to a file first"))?;
         Ok(Box::new(self.sample().chain(rest)))
     }
 }
@@ -88,42 +102,50 @@ pub(super) fn identity(file: &SourceFile) -> Option<u128> {
     file.identity().map(|text| xxh3_128(text.as_bytes()))
 }
 
-/// The batch a run stands for: its id, and a digest over what its sources are.
-pub(super) fn batch(id: &str, files: &[SourceFile]) -> Batch {
-    let text: Vec<String> =
+/// What the ledger says of a source, before any of its rows is judged.
+pub(super) fn note(file: &SourceFile) -> SourceUse {
+    SourceUse {
+        url: file.url.clone(),
+        size: file.size,
+        etag: file.etag.clone(),
+        modified: file.modified.clone(),
+        id: identity(file),
+        ..SourceUse::default()
+    }
+}
+
+/// The batch a run stands for: its id, and a digest over what its sources are, and what is done to them.
+pub(super) fn batch(id: &str, files: &[SourceFile], reshape: Option<&Reshape>) -> Batch {
+    let mut text: Vec<String> =
         files.iter().map(|file| file.identity().unwrap_or_else(|| file.url.clone())).collect();
+    text.extend(reshape.map(|reshape| reshape.text().to_owned()));
     Batch { id: id.to_owned(), digest: xxh3_128(text.join("\n").as_bytes()) }
 }
 
-/// Decides for each source whether it is read. `unreadable` are those that an earlier attempt failed on.
+/// Decides for each source whether it is read; they were looked up. `unreadable` are those that an earlier attempt failed on.
 pub(super) fn sort_out(
     files: &[SourceFile],
     state: Option<&State>,
     unreadable: &BTreeMap<String, String>,
     options: &IngestOptions,
-) -> Vec<Planned> {
+) -> Result<Vec<Planned>> {
     let one = |file: &SourceFile| {
         if let Some(reason) = unreadable.get(&file.url) {
-            return Planned::Skipped(SkippedSource { url: file.url.clone(), reason: reason.clone() });
+            return Ok(Planned::Skipped(SkippedSource { url: file.url.clone(), reason: reason.clone() }));
         }
-        let id = identity(file);
-        let seen = id.and_then(|id| state?.sources.get(&id));
-        let mut note = SourceUse {
-            url: file.url.clone(),
-            size: file.size,
-            etag: file.etag.clone(),
-            modified: file.modified.clone(),
-            id,
-            replay_of: seen.map(|seen| seen.version),
-            ..SourceUse::default()
+        let mut note = note(file);
+        let seen = match (note.id, state) {
+            (Some(id), Some(state)) => state.source(id)?,
+            _ => None,
         };
-        match seen {
+        note.replay_of = seen.map(|seen| seen.version);
+        Ok(match seen {
             Some(seen) if !options.reread => {
                 note.rows.count(Verdict::Replayed, seen.rows);
                 Planned::Recognised { note }
             }
             _ => Planned::Read { file: file.clone(), note, head: None },
-        }
+        })
     };
     files.iter().map(one).collect()
 }
@@ -173,6 +195,19 @@ pub(super) async fn contract(
         }
     });
     Ok(Arc::new(Schema::new_with_metadata(fields, whole.metadata().clone())))
+}
+
+/// The contract, widened by what all text to be read has beyond it: for those who cannot widen it once rows are read.
+pub(super) async fn look_ahead(
+    planned: &[Planned],
+    contract: &SchemaRef,
+    options: &IngestOptions,
+    workers: &Workers,
+) -> Result<SchemaRef> {
+    if !to_read(planned).any(|file| file.format == Format::Ndjson) {
+        return Ok(Arc::clone(contract));
+    }
+    Ok(Arc::new(infer(planned, options, workers).await?.widen_loosely(contract)?))
 }
 
 fn widened(contract: Option<Schema>, found: &SchemaRef, file: &SourceFile) -> Result<Schema> {
@@ -352,7 +387,8 @@ fn holds_objects(kind: &DataType) -> bool {
     }
 }
 
-fn to_read(planned: &[Planned]) -> impl Iterator<Item = &SourceFile> {
+/// The sources that are read.
+pub(super) fn to_read(planned: &[Planned]) -> impl Iterator<Item = &SourceFile> {
     planned.iter().filter_map(|planned| match planned {
         Planned::Read { file, .. } => Some(file),
         _ => None,

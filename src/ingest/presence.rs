@@ -10,7 +10,7 @@ use crate::token::{KeyColumn, TokenSpec};
 
 /// What is known of one text source while it is read.
 #[derive(Debug, Default)]
-pub(super) struct Presence {
+pub(crate) struct Presence {
     /// Rows so far.
     rows: u64,
     /// What the rows look like, as long as a key column is wanting.
@@ -21,7 +21,7 @@ pub(super) struct Presence {
 
 impl Presence {
     /// Takes note of the rows of a block.
-    pub(super) fn observe(&mut self, block: &Block, decoded: &Decoded, spec: &TokenSpec) -> Result<()> {
+    pub(crate) fn observe(&mut self, block: &Block, decoded: &Decoded, spec: &TokenSpec) -> Result<()> {
         self.rows += decoded.batch.num_rows() as u64;
         if self.complete || spec.columns.iter().all(|column| has_value(&decoded.batch, &column.path)) {
             self.complete = true;
@@ -36,7 +36,7 @@ impl Presence {
     }
 
     /// At the end of the source `url`: an error if none of its rows named a key column. Forgets the source.
-    pub(super) fn end(&mut self, url: &str, spec: &TokenSpec) -> Result<()> {
+    pub(crate) fn end(&mut self, url: &str, spec: &TokenSpec) -> Result<()> {
         let Self { rows, found, complete } = std::mem::take(self);
         if complete || rows == 0 {
             return Ok(());

@@ -6,32 +6,33 @@ use crate::error::{Error, Result};
 use crate::options::{IngestOptions, OnBadRow};
 use crate::session::{NO_KEY, QuarantinedRow, Session, Verdicts, record, without_key};
 use crate::source::input::Input;
-use crate::source::ndjson::{Block, Decoded};
+use crate::source::ndjson::{BadLine, Block, Decoded};
 use crate::source::parquet::RowGroup;
 use crate::store::compute;
+
+/// What to tell of a line that stops the run.
+pub(crate) fn bad_line(url: &str, bad: &BadLine) -> Error {
+    let BadLine { line, offset, reason, .. } = bad;
+    let advice = "Mend it, or use --on-bad-row quarantine to set such lines aside";
+    Error::input(url, format!("line {line} (byte {offset}): {reason}. {advice}"))
+}
 
 /// Rejects the lines of a block that gave no row, in order. Returns how many there were.
 pub(super) async fn bad_lines(
     session: &mut Session,
     source: u32,
     url: &str,
-    decoded: &Decoded,
+    lines: &[BadLine],
     options: &IngestOptions,
 ) -> Result<u64> {
-    for bad in &decoded.bad {
+    for bad in lines {
         if options.on_bad_row == OnBadRow::Fail {
-            return Err(Error::input(
-                url,
-                format!(
-                    "line {} (byte {}): {}. Mend it, or use --on-bad-row quarantine to set such lines aside",
-                    bad.line, bad.offset, bad.reason
-                ),
-            ));
+            return Err(bad_line(url, bad));
         }
         let row = QuarantinedRow::of_line(url, bad.line, bad.offset, bad.reason.clone(), &bad.raw);
         session.reject(source, &row).await?;
     }
-    Ok(decoded.bad.len() as u64)
+    Ok(lines.len() as u64)
 }
 
 /// Sets the lines aside whose rows have no key.

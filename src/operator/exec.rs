@@ -15,13 +15,14 @@ use datafusion::physical_plan::metrics::{
 };
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
-    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties,
+    ChildStats, ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties,
     InputDistributionRequirements, PlanProperties, ReplaceChildrenOptions, StatisticsArgs,
 };
 use futures::{StreamExt, stream};
 
 use super::failure::external;
-use super::run::Member;
+use super::only;
+use super::run::{Judged, Member};
 use super::session::{Keep, PlanSession};
 use crate::token::BoundKey;
 
@@ -126,7 +127,9 @@ impl ExecutionPlan for DedupeExec {
     }
 
     fn maintains_input_order(&self) -> Vec<bool> {
-        vec![true]
+        // It does always; but where it is said of an input without an order, a sort above moves below, and changes which row of a
+        // key is first.
+        vec![self.order.is_some()]
     }
 
     fn benefits_from_input_partitioning(&self) -> Vec<bool> {
@@ -136,15 +139,11 @@ impl ExecutionPlan for DedupeExec {
 
     fn replace_children(
         self: Arc<Self>,
-        mut children: Vec<Arc<dyn ExecutionPlan>>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
         _: ReplaceChildrenOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        match (children.pop(), children.is_empty()) {
-            (Some(input), true) => {
-                Ok(Arc::new(Self::with_order(input, self.session.clone(), self.order.clone())?))
-            }
-            _ => Err(DataFusionError::Internal("DedupeExec has one input".into())),
-        }
+        let input = only(self.name(), children)?;
+        Ok(Arc::new(Self::with_order(input, self.session.clone(), self.order.clone())?))
     }
 
     fn with_new_children(
@@ -176,6 +175,10 @@ impl ExecutionPlan for DedupeExec {
 
     fn metrics(&self) -> Option<MetricsSet> {
         Some(self.metrics.clone_inner())
+    }
+
+    fn child_stats_requests(&self, partition: Option<usize>) -> Vec<ChildStats> {
+        vec![ChildStats::At(partition)]
     }
 
     fn statistics_from_inputs(
@@ -214,10 +217,8 @@ impl Part {
             }
             let _timer = self.counts.baseline.elapsed_compute().timer();
             let judged = self.member.take(&self.session, &self.key, &self.columns, batch).await?;
-            self.counts.duplicate.add(judged.duplicate as usize);
-            self.counts.rejected.add(judged.rejected as usize);
+            self.counts.add(&judged);
             let accepted = judged.accepted.num_rows();
-            self.counts.accepted.add(accepted);
             if accepted > 0 {
                 self.counts.baseline.record_output(accepted);
                 return Ok(Some(judged.accepted));
@@ -235,6 +236,9 @@ struct Counts {
     accepted: Count,
     duplicate: Count,
     rejected: Count,
+    filter_hits: Count,
+    exact_lookups: Count,
+    spills: Count,
 }
 
 impl Counts {
@@ -245,6 +249,18 @@ impl Counts {
             accepted: count("accepted"),
             duplicate: count("duplicate"),
             rejected: count("rejected"),
+            filter_hits: count("filter_hits"),
+            exact_lookups: count("exact_lookups"),
+            spills: count("spills"),
         }
+    }
+
+    fn add(&self, judged: &Judged) {
+        self.accepted.add(judged.accepted.num_rows());
+        self.duplicate.add(judged.duplicate as usize);
+        self.rejected.add(judged.rejected as usize);
+        self.filter_hits.add(judged.lookups.filter_hits as usize);
+        self.exact_lookups.add(judged.lookups.exact_lookups as usize);
+        self.spills.add(judged.lookups.spills as usize);
     }
 }

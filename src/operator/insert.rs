@@ -11,6 +11,7 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricBuilder, MetricsSet};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties,
@@ -20,8 +21,9 @@ use futures::{StreamExt, stream};
 
 use super::exec::DedupeExec;
 use super::failure::external;
+use super::only;
 use super::session::PlanSession;
-use crate::session::SessionOptions;
+use crate::session::{Committed, SessionOptions};
 use crate::table::Table;
 
 /// Inserts its input's rows into a table, and gives one row with the number that were new. Each run is a commit of its own.
@@ -30,6 +32,7 @@ pub struct InsertExec {
     input: Arc<dyn ExecutionPlan>,
     session: PlanSession,
     properties: Arc<PlanProperties>,
+    metrics: ExecutionPlanMetricsSet,
 }
 
 impl InsertExec {
@@ -52,13 +55,13 @@ impl InsertExec {
             EmissionType::Final,
             Boundedness::Bounded,
         ));
-        Self { input, session, properties }
+        Self { input, session, properties, metrics: ExecutionPlanMetricsSet::new() }
     }
 }
 
 impl DisplayAs for InsertExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "InsertExec: one commit")
+        write!(f, "InsertExec: one commit to {}", self.session.table().ledger().store().url())
     }
 }
 
@@ -88,13 +91,10 @@ impl ExecutionPlan for InsertExec {
 
     fn replace_children(
         self: Arc<Self>,
-        mut children: Vec<Arc<dyn ExecutionPlan>>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
         _: ReplaceChildrenOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        match (children.pop(), children.is_empty()) {
-            (Some(input), true) => Ok(Arc::new(Self::over(input, self.session.clone()))),
-            _ => Err(DataFusionError::Internal("InsertExec has one input".into())),
-        }
+        Ok(Arc::new(Self::over(only(self.name(), children)?, self.session.clone())))
     }
 
     fn with_new_children(
@@ -102,6 +102,10 @@ impl ExecutionPlan for InsertExec {
         children: Vec<Arc<dyn ExecutionPlan>>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         self.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))
+    }
+
+    fn metrics(&self) -> Option<MetricsSet> {
+        Some(self.metrics.clone_inner())
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
@@ -112,18 +116,37 @@ impl ExecutionPlan for InsertExec {
         let inputs: Vec<_> = (0..partitions)
             .map(|partition| self.input.execute(partition, Arc::clone(&context)))
             .collect::<Result<_>>()?;
-        let (session, schema) = (self.session.clone(), self.schema());
+        let (session, schema, metrics) = (self.session.clone(), self.schema(), self.metrics.clone());
         let result = async move {
             // Dropped, the tasks end, and nothing is committed.
             let tasks: Vec<_> = inputs.into_iter().map(|input| SpawnedTask::spawn(drain(input))).collect();
             for task in tasks {
                 task.join_unwind().await.map_err(|e| DataFusionError::ExecutionJoin(Box::new(e)))??;
             }
-            let committed = session.commit().await.map_err(external)?;
+            let timer = MetricBuilder::new(&metrics).subset_time("commit_time", partition);
+            let committed = {
+                let _timer = timer.timer();
+                session.commit().await.map_err(external)?
+            };
+            count(&metrics, &committed);
             let count = Arc::new(UInt64Array::from(vec![committed.rows.accepted]));
             Ok::<_, DataFusionError>(RecordBatch::try_new(schema, vec![count])?)
         };
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), stream::once(result))))
+    }
+}
+
+/// What counts in the end: in between, another writer may have been first with rows that were accepted at first.
+fn count(metrics: &ExecutionPlanMetricsSet, committed: &Committed) {
+    let bytes = committed.files.iter().map(|file| file.bytes).sum();
+    for (name, value) in [
+        ("accepted", committed.rows.accepted),
+        ("duplicate", committed.rows.duplicate),
+        ("rejected", committed.rows.rejected),
+        ("files", committed.files.len() as u64),
+        ("bytes", bytes),
+    ] {
+        MetricBuilder::new(metrics).global_counter(name).add(value as usize);
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use datafusion::catalog::Session;
 use datafusion::common::DFSchemaRef;
 use datafusion::dataframe::DataFrame;
-use datafusion::error::{DataFusionError, Result};
+use datafusion::error::Result;
 use datafusion::execution::context::QueryPlanner;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{
@@ -20,6 +20,7 @@ use futures::future::BoxFuture;
 
 use super::exec::DedupeExec;
 use super::failure::external;
+use super::only;
 use super::session::{Keep, PlanSession};
 
 /// Deduplication of a [`DataFrame`].
@@ -87,11 +88,8 @@ impl UserDefinedLogicalNodeCore for DedupeNode {
         if self.session.keep() == Keep::Keys { f.write_str(", keep=keys") } else { Ok(()) }
     }
 
-    fn with_exprs_and_inputs(&self, _: Vec<Expr>, mut inputs: Vec<LogicalPlan>) -> Result<Self> {
-        match (inputs.pop(), inputs.is_empty()) {
-            (Some(input), true) => Self::try_new(input, self.session.clone()),
-            _ => Err(DataFusionError::Internal("Dedupe has one input".into())),
-        }
+    fn with_exprs_and_inputs(&self, _: Vec<Expr>, inputs: Vec<LogicalPlan>) -> Result<Self> {
+        Self::try_new(only("Dedupe", inputs)?, self.session.clone())
     }
 
     /// What is wanted, and what is judged or kept.

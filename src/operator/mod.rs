@@ -4,8 +4,9 @@
 //!   `CREATE EXTERNAL TABLE … STORED AS DEDUPE`, [`register`] makes a context know all of it, the functions that show a
 //!   table's ledger, files and quarantine included.
 //! - Any plan's rows, each key once: [`PlanSession`] and [`DedupeDataFrame::dedupe`], or [`DedupeExec`] itself.
+//! - Between the sources of an ingest and its table: [`query`].
 //!
-//! Both judge rows in a session and commit it with one ledger entry: a query that fails marks nothing as seen.
+//! All judge rows in a session and commit it with one ledger entry: a query that fails marks nothing as seen.
 //!
 //! # SQL
 //!
@@ -64,12 +65,37 @@ mod insert;
 mod logical;
 mod provider;
 mod prune;
+mod query;
+mod reading;
 mod run;
 mod session;
 
 pub use context::{DedupeTableFactory, context, register};
 pub use exec::DedupeExec;
+pub use failure::error_of;
+#[cfg(feature = "cluster")]
+pub(crate) use failure::external;
+pub(crate) use failure::told;
 pub use insert::InsertExec;
 pub use logical::{DedupeDataFrame, DedupeNode, DedupePlanner};
 pub use provider::DedupeTable;
+pub use query::query;
 pub use session::{Keep, PlanSession};
+
+use datafusion::error::{DataFusionError, Result};
+
+use crate::error::Error;
+use crate::store::Store;
+
+/// Where somebody asks for a table, and there is none.
+fn no_table(store: &Store) -> Error {
+    Error::Usage(format!("{} is not a table", store.url()))
+}
+
+/// The input of a node that has one.
+fn only<T>(node: &str, mut inputs: Vec<T>) -> Result<T> {
+    match (inputs.pop(), inputs.is_empty()) {
+        (Some(input), true) => Ok(input),
+        _ => Err(DataFusionError::Internal(format!("{node} has one input"))),
+    }
+}

@@ -8,10 +8,9 @@ use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::{Statistics, stats::Precision};
 use datafusion::datasource::TableType;
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, FileSource, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::error::{DataFusionError, Result};
-use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::dml::InsertOp;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
 use datafusion::physical_plan::ExecutionPlan;
@@ -21,7 +20,7 @@ use futures::future::BoxFuture;
 
 use super::failure::external;
 use super::insert::InsertExec;
-use super::prune;
+use super::{no_table, prune, reading};
 use crate::ledger::Ledger;
 use crate::ledger::entry::DataFile;
 use crate::ledger::name::StagedName;
@@ -32,8 +31,10 @@ use crate::table::Table;
 /// A table that DataFusion can read and insert into.
 ///
 /// A scan reads the files that are live when it is planned, in the order in which their rows were committed, or those of
-/// the version that the table was opened at. Files whose key range cannot match a filter are left out by what the ledger
-/// says of them; the rest is pruned by Parquet's own statistics.
+/// the version that the table was opened at. Files whose partition or key range cannot match a filter are left out by what
+/// the ledger says of them (how many, the metrics of the scan tell); the rest is pruned by Parquet's own statistics.
+/// A scan that a vacuum overtook fails with [`SnapshotExpired`](crate::Error::SnapshotExpired): see
+/// [`error_of`](super::error_of).
 pub struct DedupeTable {
     table: Table,
     schema: SchemaRef,
@@ -61,7 +62,7 @@ impl DedupeTable {
     /// The table as it was at `version`, for reading. [`crate::Error::SnapshotExpired`] if a vacuum has given that up.
     pub async fn at(store: Store, version: u64) -> crate::Result<Self> {
         let table = Table::open_at(store.clone(), version).await?;
-        let table = table.ok_or_else(|| crate::Error::Usage(format!("{} is not a table", store.url())))?;
+        let table = table.ok_or_else(|| no_table(&store))?;
         Ok(Self { pinned: true, ..Self::try_new(table, None, SessionOptions::default())? })
     }
 
@@ -78,8 +79,10 @@ impl DedupeTable {
         } else {
             ledger.refresh().await.map_err(external)?;
         }
-        let files = prune::keep(&ledger, &self.schema, live(&ledger), filters, state)?;
-        if files.is_empty() {
+        ledger.read_files().await.map_err(external)?;
+        let files = live(&ledger).map_err(external)?;
+        let kept = prune::keep(&ledger, &self.schema, files, filters, state)?;
+        if kept.files.is_empty() {
             let schema = match projection {
                 Some(projection) => Arc::new(self.schema.project(projection)?),
                 None => Arc::clone(&self.schema),
@@ -87,14 +90,11 @@ impl DedupeTable {
             return Ok(Arc::new(EmptyExec::new(schema)));
         }
         // The engine reads through the table's own store, with its credentials, under a name of its own.
-        let url = ObjectStoreUrl::parse(format!("dedupe://{}", ledger.identity().table))?;
-        let (store, prefix) = ledger.store().reading().map_err(external)?;
-        state.runtime_env().register_object_store(url.as_ref(), store);
-        let files = files.into_iter().map(|file| {
-            let path = if prefix.is_empty() { file.name.clone() } else { format!("{prefix}/{}", file.name) };
+        let (url, readers) = reading::register(&ledger, state.runtime_env())?;
+        let files = kept.files.iter().map(|file| {
             let mut part = PartitionedFile::new("", file.bytes);
-            part.object_meta.location =
-                object_store::path::Path::parse(path).map_err(|e| DataFusionError::External(Box::new(e)))?;
+            part.object_meta.location = object_store::path::Path::parse(&file.name)
+                .map_err(|e| DataFusionError::External(Box::new(e)))?;
             let statistics = Statistics {
                 num_rows: Precision::Exact(file.rows as usize),
                 total_byte_size: Precision::Inexact(file.bytes as usize),
@@ -112,7 +112,10 @@ impl DedupeTable {
         };
         let groups = in_order(files, state.config().target_partitions());
         let options = state.table_options().parquet.clone();
-        let source = ParquetSource::new(Arc::clone(&self.schema)).with_table_parquet_options(options);
+        let source = ParquetSource::new(Arc::clone(&self.schema))
+            .with_table_parquet_options(options)
+            .with_parquet_file_reader_factory(readers);
+        kept.count(source.metrics());
         let scan = FileScanConfigBuilder::new(url, Arc::new(source))
             .with_file_groups(groups)
             .with_statistics(statistics)
@@ -124,11 +127,11 @@ impl DedupeTable {
 }
 
 /// The live files, in the order in which their rows were committed.
-fn live(ledger: &Ledger) -> Vec<&DataFile> {
-    let mut files: Vec<_> = ledger.state().files.values().collect();
+fn live(ledger: &Ledger) -> crate::Result<Vec<&DataFile>> {
+    let mut files: Vec<_> = ledger.state().files()?.values().collect();
     let number = |name: &str| StagedName::parse(name).map_or(0, |name| name.number);
     files.sort_by_key(|file| (file.since, number(&file.item.name)));
-    files.into_iter().map(|file| &file.item).collect()
+    Ok(files.into_iter().map(|file| &file.item).collect())
 }
 
 /// At most so many groups of neighbours, of about the same size.

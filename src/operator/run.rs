@@ -20,6 +20,7 @@ use crate::error::Error;
 use crate::options::MIN_MEMORY;
 use crate::session::{Rows, Session};
 use crate::token::BoundKey;
+use crate::verdict::Lookups;
 
 /// Of a pool that has a limit, a session takes no more than this part: what else the plan does needs memory too.
 const SHARE: usize = 4;
@@ -55,6 +56,8 @@ pub(super) struct Judged {
     pub(super) accepted: RecordBatch,
     pub(super) duplicate: u64,
     pub(super) rejected: u64,
+    /// What finding that out took.
+    pub(super) lookups: Lookups,
 }
 
 impl Run {
@@ -147,18 +150,20 @@ impl Member {
     ) -> Result<Judged> {
         let tokens = key.tokenise(&batch).map_err(external)?;
         let source = self.partition as u32;
-        let verdicts = {
+        let (verdicts, lookups) = {
             let mut held = self.run.session.lock().await;
             self.check()?;
             let session = match held.as_mut() {
                 Some(session) => session,
                 None => held.insert(self.start(of, key, &batch).await.map_err(external)?),
             };
-            session.judge_tokenised(source, &batch, &tokens).await.map_err(external)?
+            let before = session.lookups();
+            let verdicts = session.judge_tokenised(source, &batch, &tokens).await.map_err(external)?;
+            (verdicts, session.lookups().since(before))
         };
         let (duplicate, rejected) = (verdicts.duplicate, verdicts.no_key.len() as u64);
         if verdicts.accepted == 0 {
-            return Ok(Judged { accepted: batch.slice(0, 0), duplicate, rejected });
+            return Ok(Judged { accepted: batch.slice(0, 0), duplicate, rejected, lookups });
         }
         let accepted = match verdicts.all_accepted() {
             true => batch,
@@ -169,7 +174,7 @@ impl Member {
         self.check()?;
         let session = held.as_mut().ok_or_else(superseded)?;
         session.write(Rows::of_batch(source, kept, verdicts.of_accepted())).await.map_err(external)?;
-        Ok(Judged { accepted, duplicate, rejected })
+        Ok(Judged { accepted, duplicate, rejected, lookups })
     }
 
     /// Begins the run's session. Each partition is a source of its own in the manifest.

@@ -8,6 +8,7 @@ use crate::index::lookup::{self, Piece};
 use crate::ledger::State;
 use crate::store::Store;
 use crate::token::Token;
+use crate::verdict::Lookups;
 
 /// Bytes of prefixes that are passed over in the time that one more row of a batch takes.
 const BYTES_A_ROW: u64 = 64;
@@ -46,6 +47,11 @@ impl Known {
     pub(crate) fn best_batch(&self) -> u64 {
         let prefixes = self.runs.iter().map(OpenRun::prefix_bytes).sum::<u64>();
         if prefixes <= self.memory { 0 } else { prefixes / BYTES_A_ROW }
+    }
+
+    /// What looking tokens up has taken so far.
+    pub(crate) fn lookups(&self) -> Lookups {
+        self.runs.iter().map(OpenRun::lookups).fold(Lookups::default(), Lookups::plus)
     }
 
     /// The positions in ascending `tokens` that are known, ascending.
@@ -159,5 +165,9 @@ mod tests {
         known.find(&slow, &tokens).await.unwrap();
         let again = begun.elapsed().div_duration_f64(wait) - waits;
         assert!(again < 4.0, "{again} waits where the prefixes are at hand");
+        let (lookups, all) = (known.lookups(), 2 * found.len() as u64);
+        // Of a thousand keys that are not there hardly one gets past the filter.
+        assert!((all..all + 50).contains(&lookups.filter_hits), "{lookups:?}");
+        assert!((1..=lookups.filter_hits).contains(&lookups.exact_lookups), "{lookups:?}");
     }
 }

@@ -13,6 +13,7 @@ use crate::index::{Limits, RunMeta};
 use crate::ledger::entry::RunRef;
 use crate::store::{Store, compute};
 use crate::token::Token;
+use crate::verdict::Lookups;
 
 /// Memory that may still be taken, in bytes.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +36,8 @@ pub(crate) struct OpenRun {
     prefixes: Vec<Option<Bytes>>,
     /// All its tokens: of a run that was just written, or that came whole.
     resident: Option<Vec<Token>>,
+    /// What looking tokens up in it has taken so far.
+    lookups: Lookups,
 }
 
 /// What one piece of a batch came to.
@@ -44,6 +47,7 @@ pub(crate) struct Found {
     pub(crate) hits: Vec<Hit>,
     /// Prefixes that were fetched for that, checked.
     fetched: Vec<(u64, Bytes)>,
+    lookups: Lookups,
 }
 
 impl Found {
@@ -100,7 +104,7 @@ impl OpenRun {
     fn of_tail(run: &RunRef, tail: &[u8]) -> Result<Self> {
         let meta = RunMeta::parse(&run.name, run.bytes, tail)?;
         meta.expect(&summary(run)?)?;
-        Ok(Self { meta: Arc::new(meta), prefixes: Vec::new(), resident: None })
+        Ok(Self { meta: Arc::new(meta), prefixes: Vec::new(), resident: None, lookups: Lookups::default() })
     }
 
     /// Keeps the run's own tokens at hand: what a session has just written, or has read whole.
@@ -202,6 +206,11 @@ impl OpenRun {
             Ok((look, fetches))
         })
         .await?;
+        let lookups = Lookups {
+            filter_hits: look.candidates.len() as u64,
+            exact_lookups: fetches.len() as u64,
+            spills: 0,
+        };
         // Some of the slices at a time, so that a dense batch is not held as a whole.
         while !fetches.is_empty() {
             let (mut bytes, mut count) = (0, 0);
@@ -230,11 +239,17 @@ impl OpenRun {
             .await?;
             fetches = rest;
         }
-        Ok(Found { hits: look.hits, fetched: look.fetched })
+        Ok(Found { hits: look.hits, fetched: look.fetched, lookups })
+    }
+
+    /// What looking tokens up in it has taken so far.
+    pub(crate) fn lookups(&self) -> Lookups {
+        self.lookups
     }
 
     /// Keeps the prefixes that were fetched, as far as memory goes.
     pub(crate) fn keep(&mut self, found: Found, budget: &mut Budget) {
+        self.lookups = self.lookups.plus(found.lookups);
         for (block, bytes) in found.fetched {
             if self.prefixes.is_empty() {
                 self.prefixes.resize(self.meta.layout().blocks() as usize, None);

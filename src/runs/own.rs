@@ -8,6 +8,7 @@ use crate::ledger::entry::{InlineTokens, RunRef};
 use crate::ledger::name::{self, Namer};
 use crate::store::Store;
 use crate::token::{Token, TokenSum};
+use crate::verdict::Lookups;
 
 /// The exact set of the tokens that one session accepted.
 #[derive(Debug)]
@@ -71,6 +72,12 @@ impl Own {
     /// The multiset hash of its tokens.
     pub(crate) fn sum(&self) -> TokenSum {
         self.sum
+    }
+
+    /// How often it outgrew its memory so far, and what looking tokens up in what was spilled has taken.
+    pub(crate) fn lookups(&self) -> Lookups {
+        let spills = Lookups { spills: self.spilled.len() as u64, ..Lookups::default() };
+        self.spilled.iter().map(|staged| staged.run.lookups()).fold(spills, Lookups::plus)
     }
 
     /// Remembers distinct ascending `tokens`. Gives the positions of those it held before, ascending.
@@ -152,6 +159,28 @@ impl Own {
 }
 
 impl Tokens {
+    /// None.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn none() -> Self {
+        Self { inline: InlineTokens::default(), runs: Vec::new() }
+    }
+
+    /// Adds ascending `tokens`, of which it holds none and no inline ones so far: inline if they are few.
+    #[cfg(feature = "cluster")]
+    pub(crate) async fn add_few(
+        &mut self,
+        store: &Store,
+        namer: &mut Namer,
+        tokens: Vec<Token>,
+    ) -> Result<()> {
+        if tokens.len() <= InlineTokens::MAX {
+            self.inline = InlineTokens(tokens);
+        } else {
+            self.runs.push(stage(store, namer, tokens, true).await?);
+        }
+        Ok(())
+    }
+
     /// What an earlier process staged.
     pub(crate) async fn reopen(store: &Store, runs: &[RunRef], inline: InlineTokens) -> Result<Self> {
         let mut staged = Vec::with_capacity(runs.len());

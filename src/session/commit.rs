@@ -35,8 +35,8 @@ pub struct Committed {
     pub rows: Accounting,
     /// The data files added.
     pub files: Vec<DataFile>,
-    /// The file of rows that were kept out, if there is one.
-    pub quarantine: Option<QuarantineFile>,
+    /// The files of rows that were kept out; one at most, unless several processes made the commit together.
+    pub quarantine: Vec<QuarantineFile>,
 }
 
 impl Committed {
@@ -47,15 +47,18 @@ impl Committed {
             batch_replayed: true,
             rows: ingest.rows,
             files: ingest.files.clone(),
-            quarantine: ingest.quarantine.first().cloned(),
+            quarantine: ingest.quarantine.clone(),
         }
     }
 }
 
 /// The version that committed `batch`, and what it says, if one did by the version of `ledger`. An error if that id
 /// stands for other sources.
-pub(crate) async fn committed_before(ledger: &Ledger, batch: &Batch) -> Result<Option<(u64, Box<Ingest>)>> {
-    let Some(seen) = ledger.state().batches.get(&batch.id) else { return Ok(None) };
+pub(crate) async fn committed_before(
+    ledger: &mut Ledger,
+    batch: &Batch,
+) -> Result<Option<(u64, Box<Ingest>)>> {
+    let Some(seen) = ledger.batch(&batch.id).await? else { return Ok(None) };
     if seen.digest != batch.digest {
         return Err(Error::Refused(format!(
             "batch {:?} was committed in version {} with other sources. An id stands for the same sources for ever: \
@@ -98,7 +101,7 @@ impl Session {
                 )));
             }
             let tokens = own.finish(store, namer).await?;
-            Ok(Staged { files, tokens, quarantine })
+            Ok(Staged { files, tokens, quarantine: quarantine.into_iter().collect() })
         };
         // While the last bytes are on their way, whoever was first in the meantime is looked for: so the first proposal
         // has a fair chance. What cannot be read now is found by losing to it.
@@ -216,7 +219,7 @@ impl Session {
             files: staged.files.clone(),
             runs: staged.tokens.runs(),
             inline: staged.tokens.inline(),
-            quarantine: staged.quarantine.iter().cloned().collect(),
+            quarantine: staged.quarantine.clone(),
             rows,
             keyless,
             added,

@@ -17,6 +17,8 @@ mod keyless;
 mod prepared;
 mod quarantine;
 mod rebase;
+#[cfg(feature = "cluster")]
+mod share;
 mod stage;
 
 pub use commit::Committed;
@@ -25,6 +27,8 @@ pub use judge::Verdicts;
 pub(crate) use keyless::{NO_KEY, record, without_key};
 pub use prepared::Prepared;
 pub use quarantine::QuarantinedRow;
+#[cfg(feature = "cluster")]
+pub(crate) use share::Share;
 pub use stage::{Chunk, Rows};
 
 use std::sync::Arc;
@@ -45,7 +49,7 @@ use crate::schema;
 use crate::sink::{Partition, SinkOptions};
 use crate::store::Store;
 use crate::token::{BoundKey, Tokens};
-use crate::verdict::Verdict;
+use crate::verdict::{Lookups, Verdict};
 use crate::workers::Workers;
 use quarantine::QuarantineWriter;
 use rebase::Staged;
@@ -311,6 +315,11 @@ impl Session {
     /// The sources so far, with their rows by verdict.
     pub fn sources(&self) -> &[SourceUse] {
         &self.sources
+    }
+
+    /// What judging has taken so far. (Once everything is staged that is forgotten.)
+    pub fn lookups(&self) -> Lookups {
+        self.known.lookups().plus(self.own.lookups())
     }
 
     /// Judges rows of `source` that a program holds in memory. The verdicts are final for this session: accepted rows

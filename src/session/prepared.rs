@@ -28,7 +28,7 @@ use crate::verdict::Accounting;
 use crate::workers::Workers;
 
 /// The format version of prepared commits that this program writes, and the only one it reads.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// A commit that was prepared: everything it names is durable. Made by [`Session::prepare`], committed by
 /// [`Table::commit`](crate::table::Table::commit).
@@ -54,7 +54,7 @@ pub struct Prepared {
     files: Vec<DataFile>,
     runs: Vec<RunRef>,
     inline: InlineTokens,
-    quarantine: Option<QuarantineFile>,
+    quarantine: Vec<QuarantineFile>,
 }
 
 impl Prepared {
@@ -204,7 +204,7 @@ impl Session {
         let mut news = Vec::new();
         ledger.refresh_into(&mut news).await?;
         // What it staged may have been merged and deleted since.
-        let ended = match committed_before(&ledger, &prepared.batch).await? {
+        let ended = match committed_before(&mut ledger, &prepared.batch).await? {
             Some((version, ingest)) => (Committed::of_entry(version, &ingest), ledger),
             None => Self::resume(prepared, ledger, news, memory, workers).await?.commit().await?,
         };

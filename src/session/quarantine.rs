@@ -6,7 +6,7 @@
 
 use base64::Engine;
 use bytes::Bytes;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::ledger::entry::QuarantineFile;
@@ -17,7 +17,7 @@ use crate::store::{Store, Upload};
 const BLOCK: usize = 1 << 20;
 
 /// One row that was kept out.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct QuarantinedRow {
     /// Path or URL of the source.
     pub source: String,

@@ -44,7 +44,7 @@ const FILES_AT_ONCE: usize = 4;
 pub(super) struct Staged {
     pub(super) files: Vec<DataFile>,
     pub(super) tokens: Tokens,
-    pub(super) quarantine: Option<QuarantineFile>,
+    pub(super) quarantine: Vec<QuarantineFile>,
 }
 
 impl Staged {

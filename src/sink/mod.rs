@@ -10,6 +10,7 @@ mod compression;
 mod copyable;
 mod encode;
 mod file;
+mod folder;
 mod layout;
 mod partition;
 mod range;
@@ -19,8 +20,9 @@ pub use compression::CompressionChoice;
 pub use copyable::copyable;
 pub use encode::{EncodedRowGroup, RowGroupEncoder};
 pub use file::{FileSummary, FileWriter};
+pub use folder::{FolderValue, NO_VALUE};
 pub use layout::FileLayout;
-pub use partition::{Partition, split};
+pub use partition::{Partition, split, values_of};
 pub use range::ColumnRange;
 
 /// How data files are written.

@@ -1,10 +1,7 @@
-//! Hive-style partitions: which folder a row belongs to.
-//!
-//! A folder is `name=value` per partition column, joined by `/`. Values are written as Hive and Spark do: null and the
-//! empty text are `__HIVE_DEFAULT_PARTITION__`, characters that are unsafe in paths are percent-escaped. A value too
-//! long for a file name is cut and told apart by a hash of the whole. The column itself stays in the data files, so
-//! nothing is lost by any of this.
+//! Hive-style partitions: which folder a row belongs to. The column itself stays in the data files, so nothing is lost by
+//! how a [`folder`](super::folder) is called.
 
+use super::folder::{FolderValue, folder, value_of};
 use crate::error::{Error, Result};
 use crate::schema::normalise;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, UInt32Array, make_array};
@@ -14,13 +11,6 @@ use chrono::{DateTime, NaiveDate, NaiveDateTime, TimeDelta};
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use xxhash_rust::xxh3::xxh3_64;
-
-/// What Hive calls the folder of rows without a value.
-const NO_VALUE: &str = "__HIVE_DEFAULT_PARTITION__";
-
-/// The longest value in a folder name; file systems allow 255 bytes for the whole name.
-const MAX_VALUE: usize = 160;
 
 /// One column, or the day of one, whose value names a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +47,16 @@ impl Partition {
     /// The name in the folder: `country`, `ts_date`.
     pub fn name(&self) -> String {
         if self.day { format!("{}_date", self.column) } else { self.column.clone() }
+    }
+
+    /// The column, or the path into structs that leads to it.
+    pub fn column(&self) -> &str {
+        &self.column
+    }
+
+    /// Whether it is the day of the column that names the folder, and not its value.
+    pub fn is_day(&self) -> bool {
+        self.day
     }
 
     /// Refuses a column that the schema lacks or whose values cannot name folders.
@@ -167,6 +167,14 @@ pub fn split(partitions: &[Partition], batch: &RecordBatch) -> Result<Vec<(Strin
         .collect()
 }
 
+/// What the folders in the name of a data file say of each partition's value; `None` if it does not lie in such folders.
+pub fn values_of(partitions: &[Partition], name: &str) -> Option<Vec<FolderValue>> {
+    let mut folders: Vec<&str> = name.split('/').collect();
+    folders.pop();
+    let own = folders.split_off(folders.len().checked_sub(partitions.len())?);
+    partitions.iter().zip(own).map(|(partition, folder)| value_of(&partition.name(), folder)).collect()
+}
+
 /// The fields from a root column down to `name`: taken literally first, dots and all, then as a path into structs.
 fn resolve(name: &str, schema: &Schema) -> Option<Vec<Arc<Field>>> {
     if let Some((_, field)) = schema.fields().find(name) {
@@ -260,63 +268,9 @@ fn day_of_text(text: &str) -> Option<String> {
     time.map(|time| time.date().to_string())
 }
 
-fn folder(name: &str, value: Option<&str>) -> String {
-    let value = match value {
-        None | Some("") => NO_VALUE.to_owned(),
-        Some(value) => bounded(value),
-    };
-    format!("{}={value}", escaped(name))
-}
-
-fn bounded(value: &str) -> String {
-    let whole = escaped(value);
-    if whole.len() <= MAX_VALUE {
-        return whole;
-    }
-    let mut cut = String::new();
-    for character in value.chars() {
-        let next = escaped(character.encode_utf8(&mut [0; 4]));
-        if cut.len() + next.len() > MAX_VALUE - 17 {
-            break;
-        }
-        cut.push_str(&next);
-    }
-    format!("{cut}~{:016x}", xxh3_64(value.as_bytes()))
-}
-
-/// Escapes what Hive escapes, and what local file systems would trip over.
-fn escaped(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '\0'..='\x1f'
-            | '\x7f'
-            | '"'
-            | '#'
-            | '%'
-            | '\''
-            | '*'
-            | '/'
-            | ':'
-            | '='
-            | '?'
-            | '\\'
-            | '{'
-            | '}'
-            | '['
-            | ']'
-            | '^'
-            | '<'
-            | '>'
-            | '|' => escaped.push_str(&format!("%{:02X}", character as u32)),
-            safe => escaped.push(safe),
-        }
-    }
-    escaped
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::folder::MAX_VALUE;
     use super::*;
     use arrow::array::{
         Date32Array, DictionaryArray, Float64Array, Int32Array, StructArray, TimestampMicrosecondArray,

@@ -14,6 +14,7 @@ use crate::{
     store::{Listed, Place, Store, absolute, aside, bare_tag, compute},
 };
 use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Deserialize, Serialize};
 use std::{
     collections::{HashMap, HashSet},
     fs::{self, File, Metadata},
@@ -23,7 +24,8 @@ use std::{
 use walkdir::WalkDir;
 
 /// What the rows of a source are written in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Format {
     /// Apache Parquet.
     Parquet,

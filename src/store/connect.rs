@@ -223,3 +223,118 @@ fn duration(text: &str) -> Option<Duration> {
 fn is_plain_http(endpoint: &str) -> bool {
     endpoint.trim_start().to_ascii_lowercase().starts_with("http://")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owned(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    /// What reaches a client that knows only these names, in order.
+    fn taken(environment: &[(&str, &str)], options: &[(&str, &str)]) -> Result<Vec<(String, String)>> {
+        const KNOWN: [&str; 6] = [
+            "region",
+            "timeout",
+            "connect_timeout",
+            "max_idle",
+            "azure_storage_account_name",
+            "azure_storage_account_key",
+        ];
+        configure(Vec::new(), &owned(environment), &owned(options), |mut taken, name, value| {
+            if !KNOWN.contains(&name) {
+                return Err(object_store::Error::NotSupported { source: "unknown".into() });
+            }
+            taken.push((name.to_owned(), value.to_owned()));
+            Ok(taken)
+        })
+    }
+
+    #[test]
+    fn foreign_variables_are_passed_over_and_unknown_options_named() {
+        let environment = [
+            ("REGION", "one"),
+            ("PATH", "/bin"),
+            ("AZURE_STORAGE_ACCOUNT", "me"),
+            ("AZURE_STORAGE_KEY", "mine"),
+        ];
+        assert_eq!(
+            taken(&environment, &[("Region", "two")]).unwrap(),
+            owned(&[
+                ("region", "one"),
+                ("azure_storage_account_name", "me"),
+                ("azure_storage_account_key", "mine"),
+                ("region", "two"),
+            ])
+        );
+        let error = taken(&[], &[("Regoin", "x")]).unwrap_err();
+        assert!(matches!(&error, Error::Usage(why) if why.contains("unknown store option \"Regoin\"")));
+    }
+
+    #[test]
+    fn a_time_out_without_a_unit_is_in_seconds() {
+        for (name, given, passed_on) in [
+            ("timeout", "5", "5s"),
+            ("Connect_Timeout", "50", "50s"),
+            ("timeout", "5s", "5s"),
+            ("timeout", "", ""),
+            ("max_idle", "5", "5"),
+        ] {
+            let name_passed_on = name.to_ascii_lowercase();
+            let expected = owned(&[(&name_passed_on, passed_on)]);
+            assert_eq!(taken(&[], &[(name, given)]).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn retries_are_set_by_two_options_of_our_own() {
+        let (usual, rest) = retry_of(&owned(&[("region", "x")])).unwrap();
+        assert_eq!((usual.max_retries, usual.retry_timeout), (5, Duration::from_secs(10)));
+        assert_eq!(rest, owned(&[("region", "x")]));
+        let (set, rest) = retry_of(&owned(&[("Max_Retries", "2"), ("retry_timeout", "500ms")])).unwrap();
+        assert_eq!((set.max_retries, set.retry_timeout), (2, Duration::from_millis(500)));
+        assert_eq!(rest, []);
+        let error = retry_of(&owned(&[("max_retries", "two")])).unwrap_err().to_string();
+        assert!(error.contains("max_retries=two: expected a number"), "{error}");
+    }
+
+    #[test]
+    fn times_are_written_as_people_do() {
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        for (text, time) in [
+            ("10", seconds(10)),
+            ("10s", seconds(10)),
+            ("10 s", seconds(10)),
+            ("1500ms", Some(Duration::from_millis(1500))),
+            ("2m", seconds(120)),
+            ("2min", seconds(120)),
+            ("", None),
+            ("s", None),
+            ("-1s", None),
+            ("1.5s", None),
+            ("10h", None),
+            ("18446744073709551615m", None),
+        ] {
+            assert_eq!(duration(text), time, "{text}");
+        }
+    }
+
+    #[test]
+    fn only_an_endpoint_that_says_so_is_plain_http() {
+        assert!(is_plain_http("http://h:9000") && is_plain_http(" HTTP://h"));
+        assert!(!is_plain_http("https://h") && !is_plain_http("h/http://") && !is_plain_http(""));
+    }
+
+    #[test]
+    fn the_advice_names_variables_that_are_read() {
+        for (cloud, prefix, advised) in [
+            (Cloud::S3, "AWS_", "AWS_SECRET_ACCESS_KEY"),
+            (Cloud::Gcs, "GOOGLE_", "GOOGLE_APPLICATION_CREDENTIALS"),
+            (Cloud::Azure, "AZURE_", "AZURE_STORAGE_ACCOUNT_KEY"),
+        ] {
+            assert_eq!(cloud.variables(), prefix);
+            assert!(cloud.advice().contains(advised) && cloud.advice().starts_with(prefix));
+        }
+    }
+}

@@ -281,4 +281,109 @@ mod tests {
         let shown = Secrets::default().explain(&generic(&"ä".repeat(10_000))).to_string();
         assert!(shown.chars().count() <= MAX_CHARS + 1);
     }
+
+    #[test]
+    fn what_is_too_short_or_no_secret_by_its_name_shows() {
+        let settings = [
+            ("secret_access_key", "12345"),
+            ("SESSION_TOKEN", "123456"),
+            ("service_account_key", "/home/me/key.json"),
+            ("region", "eu-central-1"),
+            ("proxy_url", "http://me:pass@h:1"),
+            ("endpoint", "http://h:2"),
+        ];
+        let secrets = Secrets::among(settings.into_iter(), "");
+        assert_eq!(format!("{secrets:?}"), "Secrets(2)");
+        let text = "12345 in eu-central-1 of /home/me/key.json; 123456 of pass";
+        assert_eq!(
+            secrets.explain(&generic(text)).to_string(),
+            "Generic S3 error: 12345 in eu-central-1 of /home/me/key.json; *** of ***"
+        );
+    }
+
+    #[test]
+    fn the_parts_of_a_secret_that_are_long_are_secrets_too() {
+        let (long, short) = ("20 characters long..", "19 characters long.");
+        let address = "https://accounts.test/token";
+        let file = format!("{{\"a\": \"{long}\", \"b\": \"{short}\", \"c\": \"{address}\", \"d\": 5}}");
+        assert_eq!(parts(&file), [long]);
+        assert_eq!(parts("sv=15 characters..&sig=16 characters..."), ["16 characters..."]);
+        assert_eq!(parts("sig=16 characters..."), [""; 0]);
+        assert_eq!(parts("[1]"), [""; 0]);
+    }
+
+    #[test]
+    fn the_user_of_an_address_is_found_and_no_other_part() {
+        for (address, user) in [
+            ("http://me:pass@h/x", Some("pass")),
+            ("http://me@h", Some("me")),
+            ("http://me:@h", None),
+            ("http://@h", None),
+            ("http://h/x@y", None),
+            ("http://h?x@y", None),
+            ("http://h#x@y", None),
+            ("me:pass@h", None),
+        ] {
+            assert_eq!(user_of(address).as_deref(), user, "{address}");
+        }
+    }
+
+    #[test]
+    fn every_failure_has_its_advice() {
+        let secrets = Secrets { values: Vec::new(), advice: "SOME_KEY" };
+        let told = |error: StoreError| secrets.explain(&error).to_string();
+        let source = || "no".into();
+        let over_http = |kind| StoreError::Generic {
+            store: "S3",
+            source: Box::new(HttpError::new(kind, std::io::Error::other("wire"))),
+        };
+        for (error, advice) in [
+            (StoreError::PermissionDenied { path: "x".into(), source: source() }, Some("(SOME_KEY)")),
+            (StoreError::Unauthenticated { path: "x".into(), source: source() }, Some("(SOME_KEY)")),
+            (generic("403 Forbidden"), Some("Check the credentials")),
+            (generic("401 Unauthorized"), Some("Check the credentials")),
+            (generic("no answer of 169.254.169.254"), Some("Check the credentials")),
+            (generic("no answer of metadata.google.internal"), Some("Check the credentials")),
+            (generic("404 <Code>ContainerNotFound</Code>"), Some("The bucket does not exist")),
+            (generic("The specified bucket does not exist"), Some("The bucket does not exist")),
+            (over_http(HttpErrorKind::Timeout), Some("No answer in time")),
+            (over_http(HttpErrorKind::Connect), Some("No connection")),
+            (over_http(HttpErrorKind::Decode), None),
+            (generic("500"), None),
+        ] {
+            let told = told(error);
+            match advice {
+                Some(advice) => {
+                    assert!(told.contains(&format!(". {advice}")) || told.contains(advice), "{told}")
+                }
+                None => assert!(!told.contains(". "), "{told}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_store_without_conditions_is_known_by_its_answer() {
+        let (operation, implementer) = ("put".to_owned(), "x".to_owned());
+        for (error, unknown) in [
+            (StoreError::NotImplemented { operation, implementer }, true),
+            (StoreError::NotSupported { source: "no".into() }, true),
+            (generic("501 Not Implemented"), true),
+            (generic("500 Internal Server Error"), false),
+        ] {
+            assert_eq!(tells_of_unknown_conditions(&error), unknown, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("{0}")]
+        struct Outer(&'static str, #[source] std::io::Error);
+        let told = |outer| {
+            let source = Box::new(Outer(outer, std::io::Error::other("the cause")));
+            whole_text(&StoreError::Generic { store: "S3", source })
+        };
+        assert_eq!(told("it failed"), "Generic S3 error: it failed: the cause");
+        assert_eq!(told("it failed by the cause"), "Generic S3 error: it failed by the cause");
+    }
 }

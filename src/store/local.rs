@@ -441,3 +441,86 @@ fn is_refusal(error: &io::Error) -> bool {
             | ErrorKind::TooManyLinks
     )
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    /// What the system's own answers to a call mean here.
+    #[test]
+    fn each_answer_of_the_system_has_its_meaning() {
+        const EPERM: i32 = 1;
+        const ENOENT: i32 = 2;
+        const EIO: i32 = 5;
+        const EACCES: i32 = 13;
+        const EEXIST: i32 = 17;
+        const ENOTDIR: i32 = 20;
+        const ENOSPC: i32 = 28;
+        const EROFS: i32 = 30;
+        const EMLINK: i32 = 31;
+        const EOPNOTSUPP: i32 = 95;
+        const EDQUOT: i32 = 122;
+        let all = [EPERM, ENOENT, EIO, EACCES, EEXIST, ENOTDIR, ENOSPC, EROFS, EMLINK, EOPNOTSUPP, EDQUOT];
+        let those = |means: fn(&io::Error) -> bool| {
+            all.into_iter().filter(|code| means(&io::Error::from_raw_os_error(*code))).collect::<Vec<_>>()
+        };
+        assert_eq!(those(is_absent), [ENOENT, ENOTDIR]);
+        assert_eq!(those(no_links), [EPERM, EACCES, EOPNOTSUPP]);
+        assert_eq!(those(is_forbidden), [EPERM, EACCES, EROFS]);
+        assert_eq!(those(is_refusal), [ENOSPC, EROFS, EMLINK, EDQUOT]);
+    }
+
+    #[test]
+    fn an_object_was_modified_when_its_file_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let local = Local::new(folder.path().to_path_buf());
+        local.put("x", b"1").unwrap();
+        let file = fs::metadata(folder.path().join("x")).unwrap().modified().unwrap();
+        assert_eq!(local.head("x").unwrap().unwrap().modified, DateTime::<Utc>::from(file));
+    }
+
+    #[test]
+    fn names_that_cannot_be_synced_poison_the_store_unless_there_are_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let local = Local::new(folder.path().to_path_buf());
+        local.put("ledger/1", b"1").unwrap();
+        local.settle_names("ledger").unwrap();
+        local.settle_names("absent").unwrap();
+        local.fail_folder_sync.store(true, std::sync::atomic::Ordering::SeqCst);
+        local.settle_names("absent").unwrap();
+        assert!(!local.is_poisoned());
+        let error = local.settle_names("ledger").unwrap_err().to_string();
+        assert!(error.contains("sync") && error.contains("planted"), "{error}");
+        assert!(local.is_poisoned() && local.get_limited("ledger/1", 9).is_err());
+    }
+
+    #[test]
+    fn only_a_name_that_is_occupied_is_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let local = Local::new(folder.path().to_path_buf());
+        let staged = local.stage("x", b"1").unwrap();
+        fs::remove_file(&staged.temporary).unwrap();
+        assert!(matches!(local.publish(staged, "x"), Put::Unknown(_)));
+        assert!(matches!(local.put_once("x", b"1"), Put::Landed));
+        assert!(matches!(local.put_once("x", b"1"), Put::Taken));
+    }
+
+    #[test]
+    fn what_cannot_be_looked_at_is_no_absence() {
+        let folder = tempfile::tempdir().unwrap();
+        let local = Local::new(folder.path().to_path_buf());
+        std::os::unix::fs::symlink("loop", folder.path().join("loop")).unwrap();
+        assert!(local.get_limited("loop", 9).is_err() && local.head("loop").is_err());
+        assert!(local.list("loop", None).is_err());
+    }
+
+    #[test]
+    fn a_folder_is_no_object_and_is_not_deleted_for_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let local = Local::new(folder.path().to_path_buf());
+        local.put("a/b", b"1").unwrap();
+        assert!(local.head("a").unwrap().is_none() && local.get_limited("a", 9).unwrap().is_none());
+        assert!(local.delete("a").is_err());
+        assert!(local.head("a/b").unwrap().is_some());
+    }
+}

@@ -287,4 +287,70 @@ mod tests {
         assert_eq!(absolute(&dir.path().join("x/y")).unwrap(), real.join("x/y"));
         assert_eq!(absolute(dir.path()).unwrap(), real);
     }
+
+    #[test]
+    fn schemes_have_their_other_names_and_what_is_no_scheme_is_a_path() {
+        for (text, place) in [
+            ("s3a://b/k", bucket(Cloud::S3, "s3a://b", "k")),
+            ("azure://c/k", bucket(Cloud::Azure, "azure://c", "k")),
+            ("abfs://c/k", bucket(Cloud::Azure, "abfs://c", "k")),
+            ("adl://c/k", bucket(Cloud::Azure, "adl://c", "k")),
+            ("memory://m", Place::Memory { name: "m".into(), key: String::new() }),
+            ("1s3://b", Place::Local("1s3://b".into())),
+            ("s 3://b", Place::Local("s 3://b".into())),
+            ("://b", Place::Local("://b".into())),
+        ] {
+            assert_eq!(Place::parse(text).unwrap(), place, "{text}");
+        }
+        assert!(Place::parse("s3+x-y.z://b").unwrap_err().to_string().contains("scheme s3+x-y.z://"));
+    }
+
+    #[test]
+    fn a_question_mark_is_a_wildcard_unless_a_query_follows() {
+        for key in ["a=b?c", "?=x", "a?b c=d", "day=?/part-?.json", "a?b"] {
+            assert_eq!(Place::parse(&format!("s3://b/{key}")).unwrap(), bucket(Cloud::S3, "s3://b", key));
+        }
+        for key in ["a?b=c", "a?X-Amz.Sig_1%20=c", "?a=b", "a?b?c=d"] {
+            let error = Place::parse(&format!("s3://b/{key}")).unwrap_err().to_string();
+            assert!(error.contains("no query"), "{key}: {error}");
+        }
+    }
+
+    #[test]
+    fn keys_that_no_bucket_can_hold_are_refused() {
+        for text in ["s3://b/.", "s3://b/a/./k", "s3://b/..", "s3://b/a\tb", "s3://b/a//", "memory:m/a//b"] {
+            let error = Place::parse(text).unwrap_err().to_string();
+            assert!(error.contains("cannot be addressed"), "{text}: {error}");
+        }
+        assert!(Place::parse("s3://#x").unwrap_err().to_string().contains("names no bucket"));
+        for text in ["file:///a%00b", "file:///%ff"] {
+            assert!(Place::parse(text).unwrap_err().to_string().contains("this is no path"), "{text}");
+        }
+        assert!(Place::parse("file://localhostx/y").unwrap_err().to_string().contains("three slashes"));
+    }
+
+    #[test]
+    fn a_place_knows_its_key_and_its_root() {
+        for (text, key, root) in
+            [("a/b", "a/b", "/"), ("s3://b/a/k", "a/k", "s3://b"), ("memory://m/a/k", "a/k", "memory://m")]
+        {
+            let place = Place::parse(text).unwrap();
+            assert_eq!(place.key(), key);
+            assert_eq!(place.root(), Place::parse(root).unwrap());
+        }
+    }
+
+    #[test]
+    fn what_is_shown_has_no_user_no_password_and_no_query() {
+        for (text, shown) in [
+            ("abfss://c:planted@acc/k/x?sig=planted", "abfss://c@acc/k/x"),
+            ("abfss://c@acc", "abfss://c@acc"),
+            ("abfss://acc/k", "abfss://acc/k"),
+            ("https://planted:planted@h/x@y?planted", "https://h/x@y"),
+            ("https://planted@h", "https://h"),
+            ("plain?x@y", "plain?x@y"),
+        ] {
+            assert_eq!(display_safe(text), shown);
+        }
+    }
 }

@@ -15,6 +15,8 @@ mod explain;
 mod local;
 mod location;
 mod multipart;
+#[cfg(feature = "datafusion")]
+mod reading;
 mod remote;
 mod upload;
 
@@ -318,20 +320,6 @@ impl Store {
         match &self.inner {
             Inner::Local(local) => Some(local.path_of(name)),
             Inner::Remote(_) => None,
-        }
-    }
-
-    /// The store as other libraries read it, and the folder within it.
-    #[cfg(feature = "datafusion")]
-    pub(crate) fn reading(&self) -> Result<(Arc<dyn ObjectStore>, String)> {
-        match &self.inner {
-            Inner::Local(local) => {
-                let root = local.path_of("");
-                let store = object_store::local::LocalFileSystem::new_with_prefix(&root);
-                let store = store.map_err(|e| Error::store("open", root.display().to_string(), e))?;
-                Ok((Arc::new(store), String::new()))
-            }
-            Inner::Remote(remote) => Ok((Arc::clone(&remote.ordinary), remote.prefix.clone())),
         }
     }
 

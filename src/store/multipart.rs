@@ -137,3 +137,19 @@ impl Drop for RemoteUpload {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use object_store::memory::InMemory;
+
+    #[tokio::test]
+    async fn more_parts_than_the_stores_allow_are_refused_with_the_size_that_they_make() {
+        let remote = Remote::plain(Arc::new(InMemory::new()), "", "memory:");
+        let mut upload = RemoteUpload::new(Arc::new(remote), "x").unwrap();
+        upload.parts = MAX_PARTS - 1;
+        upload.write(vec![1; PART_SIZE].into()).await.unwrap();
+        let error = upload.write(vec![1; PART_SIZE].into()).await.unwrap_err().to_string();
+        assert!(error.contains("an object may have at most 78 GiB"), "{error}");
+    }
+}

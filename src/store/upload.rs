@@ -88,3 +88,33 @@ impl Upload {
 fn void() -> Error {
     Error::Internal("an upload was used after it had failed".into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+
+    #[tokio::test]
+    async fn a_local_file_gets_whole_blocks_and_at_its_end_the_rest() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path().to_str().unwrap(), &[]).unwrap();
+        let mut upload = store.create("x").await.unwrap();
+        let piece = Bytes::from(vec![7; LOCAL_BLOCK / 2 - 1]);
+        let mut held = Vec::new();
+        for _ in 0..6 {
+            upload.write(piece.clone()).await.unwrap();
+            held.push((upload.gathered.len(), upload.gathered_bytes));
+        }
+        let size = piece.len();
+        assert_eq!(held, [(1, size), (2, 2 * size), (0, 0), (1, size), (2, 2 * size), (0, 0)]);
+        upload.write(Bytes::from(vec![7; LOCAL_BLOCK])).await.unwrap();
+        assert_eq!(upload.gathered_bytes, 0);
+        upload.write("end".into()).await.unwrap();
+        assert_eq!(upload.finish().await.unwrap(), (6 * size + LOCAL_BLOCK + 3) as u64);
+    }
+
+    #[test]
+    fn an_upload_holds_three_parts_on_their_way_and_one_that_grows() {
+        assert_eq!(Upload::MEMORY, 32 << 20);
+    }
+}

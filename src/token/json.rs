@@ -190,6 +190,9 @@ mod tests {
             assert_eq!(of(text).as_deref(), Some(canonical), "{text}");
         }
         assert_eq!(of(&format!("1e{}", "9".repeat(31))), None);
+        let longest = "9".repeat(30);
+        assert_eq!(of(&format!("1e{longest}")), Some(format!("1e{longest}")));
+        assert_eq!(of(&format!("1e-{longest}")), Some(format!("1e-{longest}")));
         assert_eq!(of(&format!("0e{}", "9".repeat(31))).as_deref(), Some("0"));
     }
 
@@ -231,7 +234,10 @@ mod tests {
     #[test]
     fn depth_is_bounded_and_members_of_one_name_keep_their_order() {
         let deep = |levels: usize| "[".repeat(levels) + &"]".repeat(levels);
-        assert!(of(&deep(256)).is_some());
+        // 256 levels below the outermost one.
+        assert!(of(&deep(257)).is_some() && of(&deep(258)).is_none());
+        let objects = |levels: usize| "{\"a\":".repeat(levels) + "1" + &"}".repeat(levels);
+        assert!(of(&objects(256)).is_some() && of(&objects(257)).is_none());
         assert!(of(&deep(100_000)).is_none());
         assert_ne!(of(r#"{"a":1,"a":2}"#), of(r#"{"a":2,"a":1}"#));
     }

@@ -221,4 +221,26 @@ mod tests {
         let json = serde_json::to_string(&KeyKind::Instant).unwrap();
         assert_eq!(json, format!("\"{}\"", KeyKind::Instant));
     }
+
+    #[test]
+    fn a_type_may_be_64_levels_deep() {
+        let nested = |levels: usize| {
+            (0..levels)
+                .fold(DataType::Int8, |inner, _| DataType::List(Arc::new(Field::new("item", inner, true))))
+        };
+        assert_eq!(kind(nested(64)), Ok(Some(KeyKind::List)));
+        assert!(kind(nested(65)).unwrap_err().contains("more than 64 levels"));
+        let within = |inner| DataType::Struct(Fields::from(vec![Field::new("m", inner, true)]));
+        assert_eq!(kind(within(nested(63))), Ok(Some(KeyKind::Struct)));
+        assert!(kind(within(nested(64))).unwrap_err().contains("its member \"m\""));
+        let map = |pair: Vec<Field>| {
+            let entries = Field::new("entries", DataType::Struct(Fields::from(pair)), false);
+            DataType::Map(Arc::new(entries), false)
+        };
+        let column = |name: &str| Field::new(name, DataType::Int8, true);
+        assert_eq!(kind(map(vec![column("key"), column("value")])), Ok(Some(KeyKind::Map)));
+        for odd in [vec![column("key")], vec![column("a"), column("b"), column("c")]] {
+            assert!(kind(map(odd)).unwrap_err().contains("not key and value"));
+        }
+    }
 }

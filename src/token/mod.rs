@@ -86,3 +86,48 @@ pub(crate) mod hex128 {
         u128::from_str_radix(&text, 16).map_err(D::Error::custom)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_token_shows_as_32_digits() {
+        let digits = format!("{}f7", "0".repeat(30));
+        assert_eq!(
+            (format!("{}", Token(0xf7)), format!("{:?}", Token(0xf7))),
+            (digits.clone(), format!("Token({digits})"))
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn sums_of_tokens_add_up_in_any_order(tokens in prop::collection::vec(any::<u128>(), 0..20), at in any::<prop::sample::Index>()) {
+            let tokens: Vec<Token> = tokens.into_iter().map(Token).collect();
+            let (one, other) = tokens.split_at(at.index(tokens.len() + 1));
+            let sum = TokenSum::of(&tokens);
+            prop_assert_eq!(sum.count, tokens.len() as u64);
+            prop_assert_eq!(sum.sum, tokens.iter().fold(0u128, |sum, token| sum.wrapping_add(token.0)));
+            prop_assert_eq!(TokenSum::of(other).plus(TokenSum::of(one)), sum);
+        }
+
+        #[test]
+        fn a_number_of_128_bits_is_exactly_32_digits(number in any::<u128>()) {
+            let sum = TokenSum { count: 1, sum: number };
+            let json = serde_json::to_string(&sum).unwrap();
+            prop_assert_eq!(&json, &format!("{{\"count\":1,\"sum\":\"{number:032x}\"}}"));
+            prop_assert_eq!(serde_json::from_str::<TokenSum>(&json).unwrap(), sum);
+        }
+    }
+
+    #[test]
+    fn what_is_not_32_digits_is_no_number_of_128_bits() {
+        let of =
+            |digits: &str| serde_json::from_str::<TokenSum>(&format!("{{\"count\":0,\"sum\":\"{digits}\"}}"));
+        assert!(of(&"F".repeat(32)).is_ok());
+        for wrong in ["0".repeat(31), "0".repeat(33), format!("+{}", "0".repeat(31)), "g".repeat(32)] {
+            assert!(of(&wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -216,4 +216,57 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn every_unit_of_a_duration_is_so_many_nanoseconds() {
+        for (text, nanoseconds) in [
+            ("7ns", 7),
+            ("7us", 7_000),
+            ("7ms", 7_000_000),
+            ("-7s", -7_000_000_000),
+            ("7 min", 420_000_000_000),
+            ("+7h", 25_200_000_000_000),
+            ("9223372036854775807d", i128::from(i64::MAX) * 86_400_000_000_000),
+        ] {
+            assert_eq!(duration(text), Some(nanoseconds), "{text}");
+        }
+        for text in ["7", "7 weeks", "7.5s", "s", "--7s", "9223372036854775808ns"] {
+            assert_eq!(duration(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_decimal_has_up_to_76_significant_digits_wherever_its_point_is() {
+        let of = |text: &str| of(KeyKind::Decimal, text).ok();
+        let digits = "9".repeat(76);
+        for text in [&digits, &format!("-{digits}000"), &format!("0.000{digits}")] {
+            assert!(of(text).is_some(), "{text}");
+        }
+        assert!(of(&format!("{digits}9")).is_none() && of(&format!("0.{digits}9")).is_none());
+        assert_eq!(of("+1.50"), of("1.5"));
+        assert_ne!(of("-1.5"), of("1.5"));
+        assert_eq!(of("100"), of("0100.00"));
+        for text in ["", "+", "-", "+-1", "1.2.3", "1,5", " 1"] {
+            assert!(of(text).is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn dashes_stand_in_a_uuid_where_they_belong_or_not_at_all() {
+        let uuid = "00112233-4455-6677-8899-aabbccddeeff";
+        let bytes = hexadecimal(uuid).unwrap();
+        assert_eq!((bytes.len(), bytes[15]), (16, 0xff));
+        for odd in [
+            "0011223-34455-6677-8899-aabbccddeeff",
+            "00112233-4455-6677-8899-aabbccddee",
+            "001122334455-6677-8899-aabbccddeeffff",
+            "00-11",
+            "0x0x11",
+            "0x1",
+        ] {
+            assert_eq!(hexadecimal(odd), None, "{odd}");
+        }
+        assert_eq!(hexadecimal(""), Some(Vec::new()));
+        assert_eq!(hexadecimal("0xAb"), Some(vec![0xab]));
+    }
 }

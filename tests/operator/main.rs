@@ -2,9 +2,16 @@
 //! says that sees the rows.
 
 mod command;
+mod expired;
+mod ingest_sql;
 mod insert;
+#[allow(dead_code, reason = "others use the rest of it")]
+#[path = "../../src/store/loopback.rs"]
+mod loopback;
 mod memory;
+mod partitions;
 mod plan;
 mod runs;
 mod scene;
+mod secrets;
 mod slt;

@@ -2,8 +2,10 @@
 
 use std::collections::HashSet;
 
+use datafusion::parquet::arrow::ArrowWriter;
+use datafusion::physical_plan::execution_plan::reset_plan_states;
 use datafusion::physical_plan::{ExecutionPlan, collect};
-use datafusion::prelude::{col, lit};
+use datafusion::prelude::{ParquetReadOptions, col, lit};
 use dedupe::Error;
 use dedupe::operator::{DedupeDataFrame, DedupeExec};
 use futures::StreamExt;
@@ -118,6 +120,39 @@ async fn a_plan_that_is_run_again_gives_the_same_again() {
     assert_eq!(session.commit().await.unwrap().rows.duplicate, 600);
     assert!(matches!(session.commit().await.unwrap_err(), Error::Usage(_)));
     scene.is_sound().await;
+}
+
+/// A sort above would otherwise move below, and the least row of each key be the first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_that_is_wanted_of_the_result_does_not_change_who_is_first() {
+    let scene = Scene::new().await;
+    let given: Vec<Row> = (0..6).flat_map(|n| rows(0..50, 5 - n)).collect();
+    let session = scene.session();
+    let sorted = scene.one(&given).dedupe(&session).unwrap().sort(vec![col("n").sort(true, false)]).unwrap();
+    let found = of_batches(&sorted.collect().await.unwrap());
+    assert_eq!(found.len(), 50);
+    assert!(found.iter().all(|(_, n)| *n == 5), "{found:?}");
+}
+
+/// Scans of files give their rows once, and are reset before they are run again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plan_over_files_is_reset_and_run_again() {
+    let scene = Scene::new().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = std::fs::File::create(folder.path().join("a.parquet")).unwrap();
+    let mut writer = ArrowWriter::try_new(file, schema(), None).unwrap();
+    writer.write(&batch(&rows(0..300, 1))).unwrap();
+    writer.close().unwrap();
+    let place = folder.path().to_str().unwrap();
+    let files = scene.context.read_parquet(place, ParquetReadOptions::default()).await.unwrap();
+    let session = scene.session();
+    let mut plan = files.dedupe(&session).unwrap().create_physical_plan().await.unwrap();
+    for _ in 0..3 {
+        let found = collect(plan.clone(), scene.context.task_ctx()).await.unwrap();
+        assert_eq!(of_batches(&found).len(), 300);
+        plan = reset_plan_states(plan).unwrap();
+    }
+    assert_eq!(session.commit().await.unwrap().rows.accepted, 300);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

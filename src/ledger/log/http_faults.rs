@@ -18,7 +18,7 @@ enum End {
 }
 use End::{Committed, Lost, Unknown};
 
-fn proposer(who: u8) -> Proposer {
+pub(super) fn proposer(who: u8) -> Proposer {
     Proposer { session: format!("{who:032x}"), writer: format!("writer {who}") }
 }
 
@@ -28,12 +28,12 @@ fn identity() -> TableIdentity {
     TableIdentity::new(TokenSpec::new(&["id".into()], &schema, TokenHash::SipHash24, key).unwrap()).unwrap()
 }
 
-async fn created(store: &Store) -> Ledger {
+pub(super) async fn created(store: &Store) -> Ledger {
     Ledger::create(store.clone(), identity(), Policy::default(), &proposer(0)).await.unwrap()
 }
 
 /// An entry that shows in the state: one source, without rows.
-fn commit(ledger: &Ledger, who: u8, source: u128) -> Entry {
+pub(super) fn commit(ledger: &Ledger, who: u8, source: u128) -> Entry {
     let sources = vec![SourceUse { id: Some(source), ..Default::default() }];
     let (policy, total) = (ledger.state().policy_version, ledger.state().total);
     let body = Ingest { policy, sources, total, ..Default::default() };
@@ -95,10 +95,10 @@ async fn play(cloud: &'static str, script: &str, end: End) {
     server.heal();
     let again = &mut Ledger::open(store.clone()).await.unwrap().unwrap();
     if end == Committed {
-        assert!(again.state().sources.contains_key(&OURS), "{told}");
+        assert!(again.state().source(OURS).unwrap().is_some(), "{told}");
     }
     let mut tries = 0;
-    while !again.state().sources.contains_key(&OURS) {
+    while !again.state().source(OURS).unwrap().is_some() {
         let entry = commit(again, 3, OURS);
         assert!(!matches!(again.propose(&entry).await.unwrap(), Proposal::Void(_)), "{told}");
         tries += 1;

@@ -43,7 +43,7 @@ pub(crate) async fn read_entry(store: &Store, version: u64, most: u64) -> Result
 }
 
 /// The identity of the table in `store`, if there is one.
-pub(super) async fn read_identity(store: &Store) -> Result<Option<TableIdentity>> {
+pub(crate) async fn read_identity(store: &Store) -> Result<Option<TableIdentity>> {
     let bytes = get_sealed(store, name::TABLE, MAX_TABLE).await?;
     bytes.map(|bytes| TableIdentity::decode(name::TABLE, &bytes)).transpose()
 }
