@@ -61,7 +61,7 @@ impl Reshape {
     }
 
     /// The identity of what it makes of `files`, if all of them have one.
-    fn identity<'a>(&self, files: impl Iterator<Item = &'a SourceFile>) -> Option<u128> {
+    pub(super) fn identity<'a>(&self, files: impl Iterator<Item = &'a SourceFile>) -> Option<u128> {
         let files: Vec<String> = files.map(SourceFile::identity).collect::<Option<_>>()?;
         Some(xxh3_128(format!("{}\n{}", files.join("\n"), self.text).as_bytes()))
     }
