@@ -121,7 +121,7 @@ async fn it_is_refused_where_it_cannot_be_made_good() {
     for cut in [0, 1, bytes.len() / 2, bytes.len() - 1] {
         assert!(matches!(Prepared::decode(&bytes[..cut]).unwrap_err(), Error::Corrupt { .. }));
     }
-    let newer = String::from_utf8(bytes).unwrap().replacen("\"format\":1", "\"format\":2", 1);
+    let newer = String::from_utf8(bytes).unwrap().replacen("\"format\":2", "\"format\":3", 1);
     assert!(matches!(Prepared::decode(newer.as_bytes()).unwrap_err(), Error::Refused(_)));
     // Another batch of the same name is not taken for this one.
     let mut other = place.writer_with(batched("b", 7)).await;
