@@ -17,7 +17,7 @@ mod range;
 pub use column::encode_column;
 pub use compression::CompressionChoice;
 pub use copyable::copyable;
-pub use encode::{EncodedRowGroup, RowGroupEncoder};
+pub use encode::{ColumnEncoder, EncodedColumn, EncodedRowGroup, RowGroupEncoder};
 pub use file::{FileSummary, FileWriter};
 pub use layout::FileLayout;
 pub use partition::{Partition, split};
