@@ -128,17 +128,27 @@ impl Feeder<'_> {
     async fn feed_parquet(&self, input: &Input) -> Result<()> {
         let (input, url) = (input.clone(), self.file.url.clone());
         let memory = self.recipe.memory;
-        let file = compute(move || ParquetFile::open_within(input, &url, memory)).await?;
+        let file = compute(move || {
+            let _ahead = input.fetch_end_ahead();
+            ParquetFile::open_within(input, &url, memory)
+        })
+        .await?;
         let key = self.recipe.spec.bind(file.schema(), &self.file.url)?;
         for group in file.row_groups() {
             if group.num_rows() <= self.recipe.piece_rows {
                 let key = key.clone();
+                // As many as may be on their way at a time.
+                let share = self.recipe.memory / 8 / (self.recipe.workers.count() as u64 + 2);
+                let ahead = Arc::new(group.fetch_keys_ahead(&key.paths(), share));
+                let until_read = Arc::clone(&ahead);
                 let work = move || {
                     let batches = group.key_batches(&key.paths(), KEY_BATCH)?;
                     let tokens = tokenise(batches, &key, usize::MAX)?.0;
+                    drop(until_read);
                     Ok(Prepared::RowGroup { group, tokens, last: true })
                 };
-                self.send(self.recipe.workers.start(work)).await?;
+                let ready = async move { ahead.arrived().await };
+                self.send(self.recipe.workers.start_after(ready, work)).await?;
             } else {
                 self.feed_large_row_group(&group, &key).await?;
             }

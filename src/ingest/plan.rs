@@ -1,7 +1,7 @@
 //! What a run is going to do, found out before anything is written: which sources are new, and which schema their
 //! rows and the table's have in common.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{Cursor, Read};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -160,19 +160,30 @@ pub(super) async fn contract(
     workers: &Workers,
 ) -> Result<SchemaRef> {
     let mut contract = given.cloned();
-    for planned in planned.iter_mut() {
-        let Planned::Read { file, .. } = planned else { continue };
-        if file.format != Format::Parquet {
-            continue;
-        }
-        let (source, url) = (file.clone(), file.url.clone());
-        let found =
-            workers.start(move || Ok(Arc::clone(ParquetFile::open(source.open()?, &url)?.schema()))).await;
+    let parquet = planned.iter().enumerate().filter_map(|(at, planned)| match planned {
+        Planned::Read { file, .. } if file.format == Format::Parquet => Some((at, file.clone())),
+        _ => None,
+    });
+    let parquet: Vec<(usize, SourceFile)> = parquet.collect();
+    let starter = workers.clone();
+    let open = move |(at, source): (usize, SourceFile)| {
+        let file = source.clone();
+        let schema = starter.start(move || {
+            let input = source.open()?;
+            let _ahead = input.fetch_end_ahead();
+            Ok(Arc::clone(ParquetFile::open(input, &source.url)?.schema()))
+        });
+        async move { (at, file, schema.await) }
+    };
+    let mut opened = stream::iter(parquet).map(open).buffered(workers.count());
+    while let Some((at, file, found)) = opened.next().await {
         match found {
-            Ok(found) => contract = Some(widened(contract, &found, file)?),
+            Ok(found) => contract = Some(widened(contract, &found, &file)?),
             Err(Error::Input { source_url: url, reason }) if options.on_bad_file == OnBadFile::Skip => {
                 warn!("leaving out {url}: {reason}");
-                *planned = Planned::Skipped(SkippedSource { url, reason });
+                if let Some(planned) = planned.get_mut(at) {
+                    *planned = Planned::Skipped(SkippedSource { url, reason });
+                }
             }
             Err(error) => return Err(error),
         }
@@ -324,33 +335,71 @@ pub(super) async fn infer(
         _ => None,
     });
     let text: Vec<_> = text.collect();
-    let starter = workers.clone();
-    // Started one by one, so that no more inferences are held than there are workers.
-    let mut results = stream::iter(text)
-        .map(move |(file, head)| {
-            starter.start(move || {
-                let reader: Box<dyn Read + Send> = match head {
-                    Some(head) => head.sample(),
-                    None => file.open()?.reader()?,
-                };
-                let mut lines = Lines::new(reader, BLOCK_BYTES, max_line);
-                let mut inference = Inference::new();
-                let mut rows = 0;
-                while rows < sample {
-                    let block = lines.next_block().map_err(|e| read_error(&file.url, &e))?;
-                    let Some(block) = block else { break };
-                    let left = usize::try_from(sample - rows).unwrap_or(usize::MAX);
-                    let Some(block) = block.split(left).into_iter().next() else { break };
-                    rows += block.lines().count() as u64;
-                    inference.observe(&block);
-                }
-                Ok(inference)
-            })
-        })
-        .buffered(workers.count());
+    // With fewer sources than workers, blocks of one are looked at side by side.
+    let at_once = workers.count().div_ceil(text.len().max(1));
+    let files = text.len().min(workers.count()).max(1);
+    let one = |(file, head)| infer_one(file, head, max_line, sample, workers.clone(), at_once);
+    let mut results = stream::iter(text).map(one).buffered(files);
     let mut whole = Inference::new();
     while let Some(inference) = results.try_next().await? {
         whole.merge(inference);
+    }
+    Ok(whole)
+}
+
+/// What the first `sample` rows of a text look like. So many blocks of it are looked at at a time.
+async fn infer_one(
+    file: SourceFile,
+    head: Option<Head>,
+    max_line: usize,
+    sample: u64,
+    workers: Workers,
+    at_once: usize,
+) -> Result<Inference> {
+    let (source, url) = (file.clone(), file.url.clone());
+    let mut lines = compute(move || {
+        let reader: Box<dyn Read + Send> = match head {
+            Some(head) => head.sample(),
+            None => source.open()?.reader()?,
+        };
+        Ok(Lines::new(reader, BLOCK_BYTES, max_line))
+    })
+    .await?;
+    let mut whole = Inference::new();
+    let mut under_way = VecDeque::with_capacity(at_once);
+    let mut left = sample;
+    while left > 0 {
+        let url = url.clone();
+        let (block, rest) = compute(move || {
+            let block = lines.next_block().map_err(|e| read_error(&url, &e))?;
+            let block = match (block, usize::try_from(left)) {
+                (Some(block), Ok(left)) if sample < u64::MAX => block.split(left).into_iter().next(),
+                (block, _) => block,
+            };
+            Ok((block, lines))
+        })
+        .await?;
+        lines = rest;
+        let Some(block) = block else { break };
+        if sample < u64::MAX {
+            left = left.saturating_sub(block.lines().count() as u64);
+        }
+        // A long line takes many times its length while it is looked at: no other is then.
+        let others = if block.bytes.len() > 2 * BLOCK_BYTES { 0 } else { at_once - 1 };
+        while under_way.len() > others
+            && let Some(first) = under_way.pop_front()
+        {
+            whole.merge(first.await?);
+        }
+        // Alone, a block is looked at with all that is known of those before it.
+        let mut known = if others == 0 { std::mem::take(&mut whole) } else { Inference::new() };
+        under_way.push_back(workers.start(move || {
+            known.observe(&block);
+            Ok(known)
+        }));
+    }
+    for rest in under_way {
+        whole.merge(rest.await?);
     }
     Ok(whole)
 }

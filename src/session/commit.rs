@@ -92,7 +92,7 @@ impl Session {
         let rejected = self.forecast().rejected;
         let (store, namer) = (&self.store, &mut self.namer);
         let stage = async {
-            let files = stager.finish(store, namer).await?;
+            let ending = stager.end(store, namer).await?;
             let quarantine = quarantine.finish().await?;
             let set_aside = quarantine.as_ref().map_or(0, |file| file.rows);
             if set_aside != rejected {
@@ -101,6 +101,7 @@ impl Session {
                 )));
             }
             let tokens = own.finish(store, namer).await?;
+            let files = ending.files().await?;
             Ok(Staged { files, tokens, quarantine: quarantine.into_iter().collect() })
         };
         // While the last bytes are on their way, whoever was first in the meantime is looked for: so the first proposal

@@ -7,6 +7,7 @@ use arrow::buffer::BooleanBuffer;
 
 use crate::error::Result;
 use crate::sink::{self, FileLayout};
+use crate::source::ahead::Ahead;
 use crate::source::input::Input;
 use crate::source::parquet::{CutColumn, RowGroup};
 use crate::workers::{Started, Workers};
@@ -29,12 +30,23 @@ impl Cutting {
             && group.compressed_bytes() <= memory as u64
     }
 
-    /// Begins to cut all columns of `group` to the rows of `keep`.
-    pub(super) fn begin(group: RowGroup<Input>, keep: BooleanBuffer, workers: &Workers) -> Self {
+    /// Begins to cut all columns of `group` to the rows of `keep`, once what is fetched ahead of them is there.
+    pub(super) fn begin(
+        group: RowGroup<Input>,
+        keep: BooleanBuffer,
+        ahead: &Arc<Ahead>,
+        workers: &Workers,
+    ) -> Self {
         let keep = Arc::new(keep);
         let cut = |leaf| {
             let (group, keep) = (group.clone(), Arc::clone(&keep));
-            workers.start(move || group.cut_column(leaf, &keep))
+            let (ahead, until_read) = (Arc::clone(ahead), Arc::clone(ahead));
+            let work = move || {
+                let cut = group.cut_column(leaf, &keep);
+                drop(until_read);
+                cut
+            };
+            workers.start_after(async move { ahead.arrived().await }, work)
         };
         let columns = (0..group.metadata().num_columns()).map(cut).collect();
         Self { group, keep, columns }
@@ -128,7 +140,7 @@ mod tests {
         let file = group.file();
         let layout = FileLayout::of_source(file, file.schema(), CompressionChoice::AsSource).unwrap();
         let workers = Workers::new(NonZeroUsize::MIN);
-        let mut cutting = Cutting::begin(group.clone(), keep.clone(), &workers);
+        let mut cutting = Cutting::begin(group.clone(), keep.clone(), &Arc::default(), &workers);
         let columns = cutting.finish(&layout, &workers).await.unwrap().unwrap();
         let mut writer = FileWriter::new(layout, Vec::new()).unwrap();
         for column in columns {

@@ -1,4 +1,7 @@
-//! Rows become encoded row groups, one at a time: what a worker does for the stager.
+//! Rows become encoded row groups: what workers do for the stager.
+//!
+//! Rows of a source that are still to be decoded become one row group after the other ([`Encoding`]). Rows in memory are
+//! encoded column by column, on as many workers as are free ([`Columns`]).
 
 use std::sync::Arc;
 
@@ -6,9 +9,10 @@ use arrow::array::RecordBatch;
 
 use crate::error::{Error, Result};
 use crate::schema;
-use crate::sink::{EncodedRowGroup, FileLayout, RowGroupEncoder, SinkOptions};
+use crate::sink::{ColumnEncoder, EncodedColumn, EncodedRowGroup, FileLayout, RowGroupEncoder, SinkOptions};
 use crate::source::input::Input;
 use crate::source::parquet::{Batches, RowGroup};
+use crate::workers::{Started, Workers};
 
 /// Rows on their way into encoded row groups, one at a time, each within bounds of rows and memory.
 pub(super) struct Encoding {
@@ -22,23 +26,6 @@ pub(super) struct Encoding {
 }
 
 impl Encoding {
-    pub(super) fn of_batches(
-        batches: Vec<RecordBatch>,
-        layout: &FileLayout,
-        options: &SinkOptions,
-        memory: usize,
-    ) -> Result<Self> {
-        let batches = Box::new(batches.into_iter().map(Ok));
-        Ok(Self {
-            batches,
-            layout: layout.clone(),
-            rows: options.row_group_rows,
-            memory,
-            bytes: options.target_file_size as usize,
-            rest: None,
-        })
-    }
-
     pub(super) fn of_group(
         group: RowGroup<Input>,
         keep: Option<arrow::buffer::BooleanBuffer>,
@@ -111,5 +98,64 @@ impl Encoding {
             }
         }
         Ok((encoder.map(RowGroupEncoder::finish).transpose()?, self))
+    }
+}
+
+/// Rows in memory on their way into one row group.
+pub(super) struct Columns {
+    layout: FileLayout,
+    columns: Vec<Started<EncodedColumn>>,
+    rows: usize,
+}
+
+impl Columns {
+    /// Begins to encode `batches`, as row groups of at most `rows` rows.
+    pub(super) fn begin(
+        batches: Vec<RecordBatch>,
+        layout: &FileLayout,
+        rows: usize,
+        workers: &Workers,
+    ) -> Result<Vec<Self>> {
+        let mut groups = Vec::new();
+        let (mut gathered, mut room) = (Vec::new(), rows.max(1));
+        for mut batch in batches {
+            while batch.num_rows() > room {
+                gathered.push(batch.slice(0, room));
+                batch = batch.slice(room, batch.num_rows() - room);
+                groups.push(Self::group(std::mem::take(&mut gathered), layout, workers)?);
+                room = rows.max(1);
+            }
+            room -= batch.num_rows();
+            gathered.push(batch);
+        }
+        groups.push(Self::group(gathered, layout, workers)?);
+        Ok(groups)
+    }
+
+    fn group(batches: Vec<RecordBatch>, layout: &FileLayout, workers: &Workers) -> Result<Self> {
+        let rows = batches.iter().map(RecordBatch::num_rows).sum();
+        let batches = Arc::new(batches);
+        let encode = |(at, mut encoder): (usize, ColumnEncoder)| {
+            let batches = Arc::clone(&batches);
+            workers.start(move || {
+                for batch in batches.iter() {
+                    let array = batch.columns().get(at);
+                    encoder
+                        .write(array.ok_or_else(|| Error::Internal("a batch lacks a column".to_owned()))?)?;
+                }
+                encoder.finish()
+            })
+        };
+        let columns = RowGroupEncoder::new(layout)?.apart().into_iter().enumerate().map(encode).collect();
+        Ok(Self { layout: layout.clone(), columns, rows })
+    }
+
+    /// The row group, once all columns are encoded.
+    pub(super) async fn finish(self) -> Result<EncodedRowGroup> {
+        let mut encoded = Vec::with_capacity(self.columns.len());
+        for column in self.columns {
+            encoded.push(column.await?);
+        }
+        Ok(EncodedRowGroup::of_columns(&self.layout, encoded, self.rows))
     }
 }

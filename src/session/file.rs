@@ -8,7 +8,7 @@ use crate::ledger::name::{self, Namer};
 use crate::sink::{self, EncodedRowGroup, FileLayout, FileWriter};
 use crate::source::input::Input;
 use crate::source::parquet::{CutColumn, RowGroup};
-use crate::store::{Store, Upload};
+use crate::store::{Store, Upload, compute};
 use crate::token::TokenSum;
 
 /// A file that row groups are appended to.
@@ -55,17 +55,28 @@ impl OpenFile {
         self.drain().await
     }
 
-    pub(super) async fn copy(&mut self, group: RowGroup<Input>) -> Result<()> {
+    /// Copies a whole row group. Bytes are read, hashed and written by one thread, while they are in its processor's cache.
+    pub(super) async fn copy(mut self, group: RowGroup<Input>) -> Result<Self> {
         let mut copy = group.copy();
         loop {
-            let (more, rest) = {
-                let writer = &mut self.writer;
-                (writer.copy_some(&mut copy)?, copy)
-            };
-            copy = rest;
-            self.drain().await?;
+            let (file, rest, elsewhere, more) = compute(move || {
+                let (mut elsewhere, mut more) = (Vec::new(), true);
+                while more && elsewhere.is_empty() {
+                    more = self.writer.copy_some(&mut copy)?;
+                    for bytes in self.writer.take_pieces()? {
+                        self.hash.update(&bytes);
+                        elsewhere.extend(self.upload.write_here(bytes)?);
+                    }
+                }
+                Ok((self, copy, elsewhere, more))
+            })
+            .await?;
+            (self, copy) = (file, rest);
+            for bytes in elsewhere {
+                self.upload.write(bytes).await?;
+            }
             if !more {
-                return Ok(());
+                return Ok(self);
             }
         }
     }

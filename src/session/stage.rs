@@ -11,10 +11,11 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow_schema::{DataType, SchemaRef};
+use futures::FutureExt;
 use parquet::basic::Compression;
 
 use super::cutting::Cutting;
-use super::encoding::Encoding;
+use super::encoding::{Columns, Encoding};
 use super::file::{OpenFile, Stats};
 use super::judge::Verdicts;
 use crate::error::{Error, Result};
@@ -22,11 +23,12 @@ use crate::ledger::entry::DataFile;
 use crate::ledger::name::Namer;
 use crate::schema;
 use crate::sink::{self, EncodedRowGroup, FileLayout, SinkOptions};
+use crate::source::ahead::Ahead;
 use crate::source::input::Input;
 use crate::source::parquet::RowGroup;
 use crate::store::{Store, Upload, compute};
 use crate::token::{BoundKey, Token, TokenSpec, TokenSum};
-use crate::workers::{Started, Workers};
+use crate::workers::{Started, Workers, alongside};
 
 /// Row groups below both of these are gathered into larger ones rather than kept as they are.
 const SMALL_ROWS: usize = 10_000;
@@ -35,6 +37,12 @@ const SMALL_BYTES: u64 = 1 << 20;
 /// Files that are open at a time in a table with partitions, by what memory allows.
 const MIN_OPEN_FILES: usize = 4;
 const MAX_OPEN_FILES: usize = 64;
+
+/// Files that are being completed at a time.
+const MAX_CLOSING: usize = 2;
+
+/// Row groups that are fetched from a bucket at a time, besides the usual ones.
+const MAX_LATE: usize = 8;
 
 /// Judged rows of one source.
 #[derive(Debug)]
@@ -64,7 +72,6 @@ pub enum Chunk {
 }
 
 /// Turns accepted rows into staged files.
-#[derive(Debug)]
 pub(super) struct Stager {
     contract: SchemaRef,
     key: BoundKey,
@@ -76,6 +83,10 @@ pub(super) struct Stager {
     /// What is on its way, by folder.
     ways: BTreeMap<String, Way>,
     jobs: VecDeque<Job>,
+    /// The file that a row group is being appended to, with its folder and the bytes it had before.
+    appending: Option<(String, u64, Started<OpenFile>)>,
+    /// Files that are being completed, in order.
+    closing: VecDeque<Started<DataFile>>,
     source_layout: Option<(String, Option<FileLayout>)>,
     contract_layouts: Vec<(Option<Compression>, FileLayout)>,
     done: Vec<DataFile>,
@@ -88,7 +99,7 @@ pub(super) struct Stager {
 }
 
 /// The rows gathered for a folder, and its open file.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Way {
     gathered: Vec<RecordBatch>,
     gathered_bytes: usize,
@@ -99,12 +110,13 @@ struct Way {
 }
 
 /// A row group (or a few) to be appended to the file of a folder.
-#[derive(Debug)]
 struct Job {
     folder: String,
     layout: FileLayout,
     work: Work,
     stats: Stats,
+    /// What of the source is fetched ahead for it.
+    ahead: Arc<Ahead>,
 }
 
 enum Work {
@@ -112,16 +124,7 @@ enum Work {
     /// With the layout to encode to if it turns out that no column can be cut.
     Cut(Cutting, FileLayout),
     Encode(Started<(Option<EncodedRowGroup>, Encoding)>),
-}
-
-impl std::fmt::Debug for Work {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Copy(_) => "Copy",
-            Self::Cut(..) => "Cut",
-            Self::Encode(_) => "Encode",
-        })
-    }
+    Columns(Vec<Columns>),
 }
 
 impl Stager {
@@ -142,6 +145,8 @@ impl Stager {
             group_memory: (memory as usize / (workers.count() + 1)).max(1 << 20),
             ways: BTreeMap::new(),
             jobs: VecDeque::new(),
+            appending: None,
+            closing: VecDeque::new(),
             source_layout: None,
             contract_layouts: Vec::new(),
             done: Vec::new(),
@@ -205,8 +210,9 @@ impl Stager {
             && sink::copyable(&group, layout)
         {
             self.flush(store, namer, folder).await?;
-            let job =
-                Job { folder: folder.to_owned(), layout: layout.clone(), work: Work::Copy(group), stats };
+            let ahead = Arc::new(group.fetch_all_ahead(self.group_memory as u64));
+            let (folder, layout) = (folder.to_owned(), layout.clone());
+            let job = Job { folder, layout, work: Work::Copy(group), stats, ahead };
             return self.enqueue(store, namer, job).await;
         }
         let copyable = source.clone().filter(|layout| sink::copyable(&group, layout));
@@ -220,8 +226,9 @@ impl Stager {
             && Cutting::is_worth_while(&group, stats.rows, self.group_memory)
         {
             self.flush(store, namer, folder).await?;
-            let work = Work::Cut(Cutting::begin(group, verdicts.keep, &self.workers), layout);
-            let job = Job { folder: folder.to_owned(), layout: copied, work, stats };
+            let ahead = Arc::new(group.fetch_all_ahead(self.group_memory as u64));
+            let work = Work::Cut(Cutting::begin(group, verdicts.keep, &ahead, &self.workers), layout);
+            let job = Job { folder: folder.to_owned(), layout: copied, work, stats, ahead };
             return self.enqueue(store, namer, job).await;
         }
         let keep = (!verdicts.all_accepted()).then_some(verdicts.keep);
@@ -244,7 +251,12 @@ impl Stager {
         self.flush(store, namer, folder).await?;
         let encoding = Encoding::of_group(group, keep, &layout, &self.options, self.group_memory);
         let work = Work::Encode(self.workers.start(move || encoding?.step()));
-        self.enqueue(store, namer, Job { folder: folder.to_owned(), layout, work, stats }).await
+        self.enqueue(
+            store,
+            namer,
+            Job { folder: folder.to_owned(), layout, work, stats, ahead: Arc::default() },
+        )
+        .await
     }
 
     /// From here on rows may have the columns of `contract`.
@@ -262,22 +274,29 @@ impl Stager {
         Ok(())
     }
 
-    /// Completes all files. They are durable then.
-    pub(super) async fn finish(mut self, store: &Store, namer: &mut Namer) -> Result<Vec<DataFile>> {
+    /// Ends all files. They are being completed then, alongside whatever comes next.
+    pub(super) async fn end(mut self, store: &Store, namer: &mut Namer) -> Result<Ending> {
         self.flush_all(store, namer).await?;
         for (_, way) in std::mem::take(&mut self.ways) {
             if let Some(file) = way.file {
-                self.done.push(file.close().await?);
+                self.close(file).await?;
             }
         }
-        Ok(self.done)
+        Ok(Ending { done: self.done, closing: self.closing })
+    }
+
+    /// Completes all files. They are durable then.
+    pub(super) async fn finish(self, store: &Store, namer: &mut Namer) -> Result<Vec<DataFile>> {
+        self.end(store, namer).await?.files().await
     }
 
     /// Files begun so far, and the bytes written to them.
     pub(super) fn staged(&self) -> (u64, u64) {
         let open = self.ways.values().filter_map(|way| way.file.as_ref());
-        let (files, bytes) = open.fold((0, 0), |(n, bytes), file| (n + 1, bytes + file.writer.written()));
-        (files + self.done.len() as u64, bytes + self.done_bytes)
+        let open = open.map(|file| file.writer.written());
+        let open = open.chain(self.appending.as_ref().map(|(_, bytes, _)| *bytes));
+        let (files, bytes) = open.fold((0, 0), |(files, sum), bytes| (files + 1, sum + bytes));
+        (files + (self.done.len() + self.closing.len()) as u64, bytes + self.done_bytes)
     }
 
     /// Splits rows by folder, where there are partitions, and gathers them.
@@ -336,7 +355,8 @@ impl Stager {
         way.gathered_bytes += bytes;
         way.gathered.push(batch);
         self.gathered_bytes += bytes;
-        if way.stats.rows >= self.options.row_group_rows as u64 || way.gathered_bytes >= self.group_memory {
+        let full = self.group_memory.min(self.options.target_file_size as usize);
+        if way.stats.rows >= self.options.row_group_rows as u64 || way.gathered_bytes >= full {
             self.flush(store, namer, folder).await?;
         }
         self.keep_within_bounds(store, namer).await
@@ -353,6 +373,7 @@ impl Stager {
         let most = (self.group_memory / upload).clamp(MIN_OPEN_FILES, MAX_OPEN_FILES);
         while self.open_files > most {
             self.drain_jobs(store, namer, 0).await?;
+            self.settle().await?;
             let open = self.ways.iter().filter(|(_, way)| way.file.is_some());
             let Some(folder) = open.min_by_key(|(_, way)| way.used).map(|(folder, _)| folder.clone()) else {
                 break;
@@ -368,9 +389,13 @@ impl Stager {
 
     async fn close(&mut self, file: OpenFile) -> Result<()> {
         self.open_files -= 1;
-        let file = file.close().await?;
-        self.done_bytes += file.bytes;
-        self.done.push(file);
+        self.done_bytes += file.writer.written();
+        while self.closing.len() >= MAX_CLOSING
+            && let Some(oldest) = self.closing.pop_front()
+        {
+            self.done.push(oldest.await?);
+        }
+        self.closing.push_back(alongside(file.close()).await);
         Ok(())
     }
 
@@ -379,7 +404,8 @@ impl Stager {
         for folder in folders {
             self.flush(store, namer, &folder).await?;
         }
-        self.drain_jobs(store, namer, 0).await
+        self.drain_jobs(store, namer, 0).await?;
+        self.settle().await
     }
 
     /// Has the rows gathered for a folder encoded.
@@ -391,14 +417,34 @@ impl Stager {
         let stats = std::mem::take(&mut way.stats);
         self.gathered_bytes -= std::mem::take(&mut way.gathered_bytes);
         let Some(layout) = way.layout.take() else { return Ok(()) };
-        let encoding = Encoding::of_batches(batches, &layout, &self.options, self.group_memory);
-        let work = Work::Encode(self.workers.start(move || encoding?.step()));
-        self.enqueue(store, namer, Job { folder: folder.to_owned(), layout, work, stats }).await
+        let rows = self.options.row_group_rows;
+        let work = Work::Columns(Columns::begin(batches, &layout, rows, &self.workers)?);
+        self.enqueue(
+            store,
+            namer,
+            Job { folder: folder.to_owned(), layout, work, stats, ahead: Arc::default() },
+        )
+        .await
     }
 
     async fn enqueue(&mut self, store: &Store, namer: &mut Namer, job: Job) -> Result<()> {
         self.jobs.push_back(job);
-        self.drain_jobs(store, namer, self.workers.count()).await
+        let fetched: u64 = self.jobs.iter().map(|job| job.ahead.bytes()).sum();
+        if self.jobs.iter().any(|job| job.ahead.bytes() == 0) {
+            // One more is being appended.
+            return self.drain_jobs(store, namer, self.workers.count() - 1).await;
+        }
+        // Row groups of a bucket come late: more of them may be on their way, as far as memory goes.
+        let too_many =
+            self.jobs.len() > MAX_LATE || fetched > (self.group_memory * self.workers.count() / 2) as u64;
+        self.settle_if_done().await?;
+        let is_here = self.jobs.front().is_some_and(|first| first.ahead.has_arrived());
+        if (too_many || self.appending.is_none() && is_here)
+            && let Some(first) = self.jobs.pop_front()
+        {
+            self.append(store, namer, first).await?;
+        }
+        Ok(())
     }
 
     /// Appends the oldest jobs' row groups until no more than `left` jobs are on their way.
@@ -410,6 +456,7 @@ impl Stager {
         Ok(())
     }
 
+    /// Begins to append a row group, once the one before it was appended.
     async fn append(&mut self, store: &Store, namer: &mut Namer, mut job: Job) -> Result<()> {
         let mut cut = None;
         if let Work::Cut(cutting, encoded) = &mut job.work {
@@ -422,6 +469,7 @@ impl Stager {
                 job.work = Work::Encode(self.workers.start(move || encoding?.step()));
             }
         }
+        self.settle().await?;
         self.uses += 1;
         let way = self.ways.entry(job.folder.clone()).or_default();
         way.used = self.uses;
@@ -437,24 +485,58 @@ impl Stager {
                 OpenFile::begin(store, namer, &job.folder, &job.layout, self.key.paths()).await?
             }
         };
-        match job.work {
-            Work::Copy(group) => file.copy(group).await?,
-            Work::Cut(cutting, _) => {
-                file.append_cut(&cutting.group, cut.unwrap_or_default(), job.stats.rows).await?;
+        let (bytes, workers) = (file.writer.written(), self.workers.clone());
+        let Job { folder, work, stats, ahead, .. } = job;
+        let append = async move {
+            match work {
+                Work::Copy(group) => {
+                    ahead.arrived().await;
+                    file = file.copy(group).await?;
+                }
+                Work::Cut(cutting, _) => {
+                    file.append_cut(&cutting.group, cut.unwrap_or_default(), stats.rows).await?;
+                }
+                Work::Columns(groups) => {
+                    for group in groups {
+                        file.append(group.finish().await?).await?;
+                    }
+                }
+                Work::Encode(mut started) => loop {
+                    let (group, rest) = started.await?;
+                    let Some(group) = group else { break };
+                    file.append(group).await?;
+                    started = workers.start(move || rest.step());
+                },
             }
-            Work::Encode(mut started) => loop {
-                let (group, rest) = started.await?;
-                let Some(group) = group else { break };
-                file.append(group).await?;
-                started = self.workers.start(move || rest.step());
-            },
+            file.stats.add(&stats);
+            Ok(file)
+        };
+        self.appending = Some((folder, bytes, alongside(append).await));
+        Ok(())
+    }
+
+    /// Waits until nothing is being appended.
+    async fn settle(&mut self) -> Result<()> {
+        match self.appending.take() {
+            Some((folder, _, appending)) => self.put_back(folder, appending.await?).await,
+            None => Ok(()),
         }
-        file.stats.add(&job.stats);
+    }
+
+    /// The same if there is nothing to wait for.
+    async fn settle_if_done(&mut self) -> Result<()> {
+        let Some((_, _, appending)) = &mut self.appending else { return Ok(()) };
+        let Some(file) = appending.now_or_never() else { return Ok(()) };
+        let folder = self.appending.take().map(|(folder, ..)| folder);
+        self.put_back(folder.unwrap_or_default(), file?).await
+    }
+
+    /// Puts a file back in its place, or closes it if it is full.
+    async fn put_back(&mut self, folder: String, file: OpenFile) -> Result<()> {
         if file.writer.written() >= self.options.target_file_size {
-            self.close(file).await?;
-        } else if let Some(way) = self.ways.get_mut(&job.folder) {
-            way.file = Some(file);
+            return self.close(file).await;
         }
+        self.ways.entry(folder).or_default().file = Some(file);
         Ok(())
     }
 
@@ -477,6 +559,23 @@ impl Stager {
         let layout = FileLayout::of_source(group.file(), &self.contract, self.options.compression);
         self.source_layout = Some((url.to_owned(), layout.clone()));
         layout
+    }
+}
+
+/// Files that are being completed.
+pub(super) struct Ending {
+    done: Vec<DataFile>,
+    closing: VecDeque<Started<DataFile>>,
+}
+
+impl Ending {
+    /// The files, in order, once all of them are durable.
+    pub(super) async fn files(self) -> Result<Vec<DataFile>> {
+        let mut done = self.done;
+        for file in self.closing {
+            done.push(file.await?);
+        }
+        Ok(done)
     }
 }
 

@@ -3,8 +3,8 @@
 
 use super::FileLayout;
 use crate::error::{Error, Result};
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::{FieldRef, SchemaRef};
 use parquet::arrow::arrow_writer::{
     ArrowColumnChunk, ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves,
 };
@@ -17,8 +17,15 @@ use parquet::schema::types::SchemaDescPtr;
 pub struct RowGroupEncoder {
     schema: SchemaRef,
     parquet: SchemaDescPtr,
-    columns: Vec<ArrowColumnWriter>,
+    columns: Vec<ColumnEncoder>,
     rows: usize,
+}
+
+/// Encodes one top-level column of a row group.
+#[derive(Debug)]
+pub struct ColumnEncoder {
+    field: FieldRef,
+    leaves: Vec<ArrowColumnWriter>,
 }
 
 /// An encoded row group, ready to be appended to a file of its layout.
@@ -29,6 +36,10 @@ pub struct EncodedRowGroup {
     pub(super) rows: usize,
     bytes: usize,
 }
+
+/// One encoded top-level column.
+#[derive(Debug)]
+pub struct EncodedColumn(Vec<ArrowColumnChunk>);
 
 impl RowGroupEncoder {
     /// An empty row group of `layout`, which must be one that [`encodes`](FileLayout::encodes).
@@ -44,12 +55,18 @@ impl RowGroupEncoder {
             layout.properties().clone(),
         );
         let factory = ArrowRowGroupWriterFactory::new(&nowhere.map_err(failed)?, layout.row_schema().clone());
-        Ok(Self {
-            schema: layout.row_schema().clone(),
-            parquet: parquet.clone(),
-            columns: factory.create_column_writers(0).map_err(failed)?,
-            rows: 0,
-        })
+        let mut columns: Vec<ColumnEncoder> = layout
+            .row_schema()
+            .fields()
+            .iter()
+            .map(|field| ColumnEncoder { field: field.clone(), leaves: Vec::new() })
+            .collect();
+        for (leaf, writer) in factory.create_column_writers(0).map_err(failed)?.into_iter().enumerate() {
+            let root = (leaf < parquet.num_columns()).then(|| parquet.get_column_root_idx(leaf));
+            let column = root.and_then(|root| columns.get_mut(root));
+            column.ok_or_else(|| Error::Internal("too many leaf columns".to_owned()))?.leaves.push(writer);
+        }
+        Ok(Self { schema: layout.row_schema().clone(), parquet: parquet.clone(), columns, rows: 0 })
     }
 
     /// The schema that batches must have.
@@ -59,25 +76,19 @@ impl RowGroupEncoder {
 
     /// Encodes the rows of `batch`, which must be [adapted](crate::schema::adapt) to [`schema`](Self::schema).
     pub fn write(&mut self, batch: &RecordBatch) -> Result<()> {
-        let theirs = batch.schema_ref().fields();
-        let fits = theirs.len() == self.schema.fields().len()
-            && theirs
-                .iter()
-                .zip(self.schema.fields())
-                .all(|(a, b)| a.data_type().equals_datatype(b.data_type()));
-        if !fits {
-            return Err(Error::Internal("a batch to encode was not adapted to the file's schema".to_owned()));
+        if batch.num_columns() != self.columns.len() {
+            return Err(unadapted());
         }
-        let mut columns = self.columns.iter_mut();
-        for (field, array) in self.schema.fields().iter().zip(batch.columns()) {
-            for leaf in compute_leaves(field, array).map_err(failed)? {
-                let column =
-                    columns.next().ok_or_else(|| Error::Internal("too many leaf columns".to_owned()))?;
-                column.write(&leaf).map_err(failed)?;
-            }
+        for (column, array) in self.columns.iter_mut().zip(batch.columns()) {
+            column.write(array)?;
         }
         self.rows += batch.num_rows();
         Ok(())
+    }
+
+    /// Its columns, each to be encoded by itself, and then [put together](EncodedRowGroup::of_columns) in this order.
+    pub fn apart(self) -> Vec<ColumnEncoder> {
+        self.columns
     }
 
     /// Rows so far.
@@ -87,28 +98,62 @@ impl RowGroupEncoder {
 
     /// Bytes of memory in use.
     pub fn memory(&self) -> usize {
-        self.columns.iter().map(ArrowColumnWriter::memory_size).sum()
+        self.leaves().map(ArrowColumnWriter::memory_size).sum()
     }
 
     /// About how many bytes the row group would have if it ended here.
     pub fn encoded_bytes(&self) -> usize {
-        self.columns.iter().map(ArrowColumnWriter::get_estimated_total_bytes).sum()
+        self.leaves().map(ArrowColumnWriter::get_estimated_total_bytes).sum()
     }
 
     /// Ends the row group.
     pub fn finish(self) -> Result<EncodedRowGroup> {
-        let chunks: Vec<_> = self
-            .columns
-            .into_iter()
-            .map(ArrowColumnWriter::close)
-            .collect::<Result<_, _>>()
-            .map_err(failed)?;
-        let bytes = chunks.iter().map(|chunk| chunk.close().bytes_written as usize).sum();
-        Ok(EncodedRowGroup { parquet: self.parquet, chunks, rows: self.rows, bytes })
+        let columns: Result<_> = self.columns.into_iter().map(ColumnEncoder::finish).collect();
+        Ok(EncodedRowGroup::put_together(self.parquet, columns?, self.rows))
+    }
+
+    fn leaves(&self) -> impl Iterator<Item = &ArrowColumnWriter> {
+        self.columns.iter().flat_map(|column| &column.leaves)
     }
 }
 
+impl ColumnEncoder {
+    /// Encodes the values of `array`, which must be of the type that the layout's rows have there.
+    pub fn write(&mut self, array: &ArrayRef) -> Result<()> {
+        if !array.data_type().equals_datatype(self.field.data_type()) {
+            return Err(unadapted());
+        }
+        let mut writers = self.leaves.iter_mut();
+        for leaf in compute_leaves(&self.field, array).map_err(failed)? {
+            let writer = writers.next().ok_or_else(|| Error::Internal("too many leaf columns".to_owned()))?;
+            writer.write(&leaf).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the column.
+    pub fn finish(self) -> Result<EncodedColumn> {
+        let chunks: Result<_, _> = self.leaves.into_iter().map(ArrowColumnWriter::close).collect();
+        Ok(EncodedColumn(chunks.map_err(failed)?))
+    }
+}
+
+fn unadapted() -> Error {
+    Error::Internal("a batch to encode was not adapted to the file's schema".to_owned())
+}
+
 impl EncodedRowGroup {
+    /// All columns of a row group of `layout` that has `rows` rows, encoded by themselves.
+    pub fn of_columns(layout: &FileLayout, columns: Vec<EncodedColumn>, rows: usize) -> Self {
+        Self::put_together(layout.parquet_schema().clone(), columns, rows)
+    }
+
+    fn put_together(parquet: SchemaDescPtr, columns: Vec<EncodedColumn>, rows: usize) -> Self {
+        let chunks: Vec<_> = columns.into_iter().flat_map(|column| column.0).collect();
+        let bytes = chunks.iter().map(|chunk| chunk.close().bytes_written as usize).sum();
+        Self { parquet, chunks, rows, bytes }
+    }
+
     /// How many rows it has.
     pub fn rows(&self) -> usize {
         self.rows

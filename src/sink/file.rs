@@ -156,7 +156,7 @@ impl FileWriter {
         Ok(())
     }
 
-    /// Copies the next piece (some MiB) of a row group that is [`copyable`](super::copyable) into this file. Returns
+    /// Copies the next piece of a row group that is [`copyable`](super::copyable) into this file. Returns
     /// whether there is more: call again, with bytes taken out in between, until there is not.
     pub fn copy_some<R: ChunkReader + Clone + Send + Sync + 'static>(
         &mut self,

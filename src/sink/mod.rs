@@ -18,7 +18,7 @@ mod range;
 pub use column::encode_column;
 pub use compression::CompressionChoice;
 pub use copyable::copyable;
-pub use encode::{EncodedRowGroup, RowGroupEncoder};
+pub use encode::{ColumnEncoder, EncodedColumn, EncodedRowGroup, RowGroupEncoder};
 pub use file::{FileSummary, FileWriter};
 pub use folder::{FolderValue, NO_VALUE};
 pub use layout::FileLayout;

@@ -4,7 +4,12 @@
 //! and a few recent windows are kept, so that a Parquet reader's small steps do not become requests. Every read is
 //! of the content that was found at first: a source that changes meanwhile is an error, never a mixture.
 
-use super::{discover::Compression, unpack::unpack};
+use super::{
+    ahead::{Ahead, Fetches, Fetching},
+    buffers::Buffers,
+    discover::Compression,
+    unpack::unpack,
+};
 use crate::{
     error::{Error, Result},
     store::{Store, aside},
@@ -28,6 +33,8 @@ use std::{
 const FIRST_WINDOW: usize = 256 << 10;
 /// The largest.
 const LARGEST_WINDOW: usize = 4 << 20;
+/// How much of its end is fetched ahead: as long as most footers are.
+const END: u64 = 64 << 10;
 /// How many recent windows are kept, over all readers of one input.
 const WINDOWS: usize = 4;
 /// How many windows a sequential reader has on their way.
@@ -49,8 +56,18 @@ struct Shared {
 }
 
 enum Kind {
-    Disk { file: File, modified: Option<SystemTime> },
-    Bucket { store: Store, name: String, etag: Option<String>, windows: Mutex<VecDeque<(u64, Bytes)>> },
+    Disk {
+        file: File,
+        modified: Option<SystemTime>,
+        buffers: Buffers,
+    },
+    Bucket {
+        store: Store,
+        name: String,
+        etag: Option<String>,
+        windows: Mutex<VecDeque<(u64, Bytes)>>,
+        fetches: Fetches,
+    },
     Held(Bytes),
     Stdin,
 }
@@ -73,7 +90,7 @@ impl Input {
                 "this is no regular file; to read a stream, pipe it in and name `-`",
             ));
         }
-        let bytes = Kind::Disk { file, modified: meta.modified().ok() };
+        let bytes = Kind::Disk { file, modified: meta.modified().ok(), buffers: Buffers::default() };
         Ok(Self::new(url, compression, meta.len(), bytes))
     }
 
@@ -86,7 +103,12 @@ impl Input {
         etag: Option<&str>,
     ) -> Self {
         let (name, etag) = (name.to_owned(), etag.map(str::to_owned));
-        Self::new(url, compression, size, Kind::Bucket { store, name, etag, windows: Mutex::default() })
+        Self::new(
+            url,
+            compression,
+            size,
+            Kind::Bucket { store, name, etag, windows: Mutex::default(), fetches: Fetches::default() },
+        )
     }
 
     /// An object of a table, `size` bytes long, as a source.
@@ -123,7 +145,7 @@ impl Input {
     pub fn reader(&self) -> Result<Box<dyn Read + Send>> {
         let raw: Box<dyn Read + Send> = match &self.shared.bytes {
             Kind::Disk { .. } | Kind::Held(_) => Box::new(Reader::at(self, 0)),
-            Kind::Bucket { .. } => Box::new(Ahead::new(self)),
+            Kind::Bucket { .. } => Box::new(InOrder::new(self)),
             Kind::Stdin => Box::new(io::stdin()),
         };
         let unpacked = unpack(raw, self.shared.compression, &self.shared.url);
@@ -134,7 +156,7 @@ impl Input {
     /// is what is there. It asks the store, so in a bucket's case it blocks.
     pub fn unchanged(&self) -> Result<()> {
         let same = match &self.shared.bytes {
-            Kind::Disk { file, modified } => {
+            Kind::Disk { file, modified, .. } => {
                 let meta = file.metadata().map_err(|e| Error::input(&self.shared.url, e))?;
                 meta.len() == self.shared.size && meta.modified().ok() == *modified
             }
@@ -154,24 +176,59 @@ impl Input {
         if same { Ok(()) } else { Err(self.changed()) }
     }
 
+    /// The first bytes of `range`, or all: as many as are there without another request.
+    fn some_of(&self, range: Range<u64>) -> Result<Bytes> {
+        if let Kind::Bucket { fetches, .. } = &self.shared.bytes
+            && let Some(bytes) = fetches.find(&range).filter(|bytes| !bytes.is_empty())
+        {
+            return Ok(bytes);
+        }
+        self.bytes_of(range)
+    }
+
     /// The stored bytes of `range`, which must lie within the source.
     fn bytes_of(&self, range: Range<u64>) -> Result<Bytes> {
         match &self.shared.bytes {
-            Kind::Disk { file, .. } => {
-                let mut bytes = vec![0; length(&range)];
-                match read_exact_at(file, &mut bytes, range.start) {
-                    Ok(()) => Ok(bytes.into()),
-                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(self.changed()),
-                    Err(error) => Err(Error::input(&self.shared.url, error)),
-                }
+            Kind::Disk { file, buffers, .. } => {
+                let filled = buffers.filled(length(&range), |bytes| read_exact_at(file, bytes, range.start));
+                filled.map_err(|error| self.unreadable(error))
             }
-            Kind::Bucket { windows, .. } => self.windowed(windows, range),
+            Kind::Bucket { windows, fetches, .. } => match fetches.find(&range) {
+                Some(bytes) if bytes.len() == length(&range) => Ok(bytes),
+                _ => self.windowed(windows, range),
+            },
             // Both ends lie within: the size is theirs.
             Kind::Held(bytes) => Ok(bytes.slice(range.start as usize..range.end as usize)),
             Kind::Stdin => {
                 Err(Error::input("-", "standard input can only be read in order; save it to a file first"))
             }
         }
+    }
+
+    /// Begins to fetch `ranges` if this lies in a bucket, so that they are there when they are read; they are kept as long as
+    /// what this returns is. A range is read from one fetch or not at all: what is read at once belongs into one.
+    pub(crate) fn fetch_ahead(&self, ranges: Vec<Range<u64>>) -> Ahead {
+        let Kind::Bucket { fetches, .. } = &self.shared.bytes else { return Ahead::default() };
+        let begin = |range: Range<u64>| {
+            let fetch = fetches.begin(range.start..range.end.min(self.shared.size));
+            let fetching = Fetching::of(&fetch);
+            if let Ok(get) = self.get(fetch.range()) {
+                // Where it cannot even be started, whoever reads will learn why.
+                let _ = aside::start(async move {
+                    let bytes = get.await?;
+                    fetching.end(Some(bytes));
+                    Ok(())
+                });
+            }
+            fetch
+        };
+        fetches.hold(ranges.into_iter().filter(|range| !range.is_empty()).map(begin).collect())
+    }
+
+    /// Begins to fetch the end, where a Parquet file has its footer.
+    pub(crate) fn fetch_end_ahead(&self) -> Ahead {
+        let size = self.shared.size;
+        self.fetch_ahead(vec![size.saturating_sub(END)..size])
     }
 
     fn windowed(&self, windows: &Mutex<VecDeque<(u64, Bytes)>>, range: Range<u64>) -> Result<Bytes> {
@@ -207,11 +264,29 @@ impl Input {
 
     /// Starts to fetch `range` from the bucket.
     fn fetch(&self, range: Range<u64>) -> Result<aside::Pending<Bytes>> {
+        aside::start(self.get(range)?)
+    }
+
+    fn get(&self, range: Range<u64>) -> Result<impl Future<Output = Result<Bytes>> + Send + use<>> {
         let Kind::Bucket { store, name, etag, .. } = &self.shared.bytes else {
             return Err(Error::Internal(format!("{} lies in no bucket", self.shared.url)));
         };
         let (store, name, etag) = (store.clone(), name.clone(), etag.clone());
-        aside::start(async move { store.get_range_of(&name, range, etag.as_deref()).await })
+        Ok(async move { store.get_range_of(&name, range, etag.as_deref()).await })
+    }
+
+    /// Fills `target` from `start` on if that takes no more than to read from a disk; says whether it did.
+    fn read_into(&self, start: u64, target: &mut [u8]) -> Result<bool> {
+        let Kind::Disk { file, .. } = &self.shared.bytes else { return Ok(false) };
+        read_exact_at(file, target, start).map_err(|error| self.unreadable(error))?;
+        Ok(true)
+    }
+
+    fn unreadable(&self, error: io::Error) -> Error {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => self.changed(),
+            _ => Error::input(&self.shared.url, error),
+        }
     }
 
     fn changed(&self) -> Error {
@@ -272,8 +347,16 @@ impl Read for Reader {
             if self.next >= end {
                 return Ok(0);
             }
-            self.buffer = self.input.bytes_of(self.next..end).map_err(io::Error::other)?;
-            self.next = end;
+            // Who asks for as much as would be read gets it without another copy.
+            if let Some(target) = target.get_mut(..length(&(self.next..end)))
+                && self.input.read_into(self.next, target).map_err(io::Error::other)?
+            {
+                self.next = end;
+                self.step = (self.step * 2).min(STEPS.end);
+                return Ok(target.len());
+            }
+            self.buffer = self.input.some_of(self.next..end).map_err(io::Error::other)?;
+            self.next += self.buffer.len() as u64;
             self.step = (self.step * 2).min(STEPS.end);
         }
         Ok(take(&mut self.buffer, target))
@@ -281,7 +364,7 @@ impl Read for Reader {
 }
 
 /// Reads a whole object of a bucket in order, with the next windows on their way.
-struct Ahead {
+struct InOrder {
     input: Input,
     next: u64,
     step: usize,
@@ -289,7 +372,7 @@ struct Ahead {
     coming: VecDeque<aside::Pending<Bytes>>,
 }
 
-impl Ahead {
+impl InOrder {
     fn new(input: &Input) -> Self {
         Self {
             input: input.clone(),
@@ -311,7 +394,7 @@ impl Ahead {
     }
 }
 
-impl Read for Ahead {
+impl Read for InOrder {
     fn read(&mut self, target: &mut [u8]) -> io::Result<usize> {
         if self.buffer.is_empty() && !target.is_empty() {
             self.order().map_err(io::Error::other)?;

@@ -26,6 +26,17 @@ where
     }
 }
 
+/// Starts `work` on a blocking thread if the runtime has several, and says whether it did.
+pub(super) fn started(work: impl FnOnce() + Send + 'static) -> bool {
+    match Handle::try_current() {
+        Ok(handle) if handle.runtime_flavor() == RuntimeFlavor::MultiThread => {
+            drop(handle.spawn_blocking(work));
+            true
+        }
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

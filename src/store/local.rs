@@ -6,6 +6,7 @@
 //! writer may have been killed in between. A folder that cannot be synced once its new name is visible
 //! poisons the store: later calls fail, because what they would read might not be on the disk.
 
+use super::compute::started;
 use super::{Listed, Put, TEMPORARY_PREFIX, check_name};
 use crate::error::{Error, Result};
 use bytes::Bytes;
@@ -16,7 +17,7 @@ use std::{
     io::{self, ErrorKind, Read, Write},
     ops::Range,
     path::{Path, PathBuf},
-    sync::{Mutex, OnceLock, PoisonError},
+    sync::{Mutex, OnceLock, PoisonError, mpsc},
 };
 use walkdir::WalkDir;
 
@@ -128,7 +129,7 @@ impl Local {
     /// Begins a file that will be called `name`.
     pub(super) fn create(self: std::sync::Arc<Self>, name: &str) -> Result<LocalUpload> {
         let staged = self.begin(name)?;
-        Ok(LocalUpload { store: self, name: name.to_owned(), staged, written: 0 })
+        Ok(LocalUpload { store: self, name: name.to_owned(), staged, written: 0, ahead: Ahead::new() })
     }
 
     /// Writes and syncs `bytes` to a temporary file in the folder of `name`.
@@ -359,6 +360,55 @@ pub(super) struct LocalUpload {
     name: String,
     staged: Staged,
     written: u64,
+    ahead: Ahead,
+}
+
+/// Syncs that are made while a file is still being written, so that the last one has little left to wait for. They change
+/// nothing about what is promised: only the last one counts. But one that fails is told of once, and so it ends the upload.
+#[derive(Debug)]
+struct Ahead {
+    /// Bytes to be written from one to the next.
+    step: u64,
+    /// What was written when the last one began.
+    begun: u64,
+    running: Option<mpsc::Receiver<io::Result<()>>>,
+}
+
+impl Ahead {
+    const STEP: u64 = 32 << 20;
+
+    fn new() -> Self {
+        Self { step: Self::STEP, begun: 0, running: None }
+    }
+
+    /// Begins another one, once enough was written and the one before is done.
+    fn look(&mut self, file: &File, written: u64) -> io::Result<()> {
+        if written - self.begun < self.step {
+            return Ok(());
+        }
+        match self.running.as_ref().map(mpsc::Receiver::try_recv) {
+            Some(Err(mpsc::TryRecvError::Empty)) => return Ok(()),
+            Some(Ok(done)) => done?,
+            Some(Err(mpsc::TryRecvError::Disconnected)) => return Err(stopped()),
+            None => {}
+        }
+        // Without a handle to spare it is done at the end.
+        let Ok(file) = file.try_clone() else { return Ok(()) };
+        let (sender, receiver) = mpsc::channel();
+        if started(move || drop(sender.send(file.sync_data()))) {
+            (self.begun, self.running) = (written, Some(receiver));
+        }
+        Ok(())
+    }
+
+    /// Waits for the one that is under way.
+    fn end(&mut self) -> io::Result<()> {
+        self.running.take().map_or(Ok(()), |running| running.recv().unwrap_or_else(|_| Err(stopped())))
+    }
+}
+
+fn stopped() -> io::Error {
+    io::Error::other("the program was ending")
 }
 
 impl LocalUpload {
@@ -370,11 +420,12 @@ impl LocalUpload {
             file.write_all(chunk).map_err(|e| self.store.failed("write", &self.name, e))?;
             self.written += chunk.len() as u64;
         }
-        Ok(())
+        self.ahead.look(file, self.written).map_err(|e| self.store.failed("sync", &self.name, e))
     }
 
     pub(super) fn finish(self) -> Result<u64> {
-        let Self { store, name, staged, written } = self;
+        let Self { store, name, staged, written, mut ahead } = self;
+        ahead.end().map_err(|e| store.failed("sync", &name, e))?;
         if let Some(file) = &staged.file {
             file.sync_all().map_err(|e| store.failed("sync", &name, e))?;
         }
@@ -522,5 +573,42 @@ mod tests {
         assert!(local.head("a").unwrap().is_none() && local.get_limited("a", 9).unwrap().is_none());
         assert!(local.delete("a").is_err());
         assert!(local.head("a/b").unwrap().is_some());
+    }
+
+    /// Looks again until the sync that is under way has ended.
+    fn settle(ahead: &mut Ahead, file: &File, written: u64) -> io::Result<()> {
+        while ahead.begun < written {
+            ahead.look(file, written)?;
+            std::thread::yield_now();
+        }
+        Ok(())
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn syncs_go_on_beside_writing_and_one_that_failed_is_not_forgotten() {
+        let file = tempfile::tempfile().unwrap();
+        let mut ahead = Ahead { step: 10, ..Ahead::new() };
+        ahead.look(&file, 9).unwrap();
+        assert!(ahead.running.is_none());
+        settle(&mut ahead, &file, 10).unwrap();
+        settle(&mut ahead, &file, 25).unwrap();
+        ahead.end().unwrap();
+        // A pipe cannot be synced.
+        let (_reader, pipe) = io::pipe().unwrap();
+        let pipe = File::from(std::os::fd::OwnedFd::from(pipe));
+        let mut ahead = Ahead { step: 10, ..Ahead::new() };
+        ahead.look(&pipe, 10).unwrap();
+        assert!(ahead.end().is_err());
+        let mut ahead = Ahead { step: 10, ..Ahead::new() };
+        ahead.look(&pipe, 10).unwrap();
+        assert!(settle(&mut ahead, &pipe, 20).is_err());
+    }
+
+    #[tokio::test]
+    async fn where_there_is_one_thread_nothing_is_synced_before_the_end() {
+        let mut ahead = Ahead { step: 10, ..Ahead::new() };
+        ahead.look(&tempfile::tempfile().unwrap(), 100).unwrap();
+        assert!(ahead.running.is_none());
+        ahead.end().unwrap();
     }
 }

@@ -56,6 +56,24 @@ impl Upload {
         if self.gathered_bytes >= LOCAL_BLOCK { self.flush().await } else { Ok(()) }
     }
 
+    /// Appends `bytes` on the calling thread, which it blocks, if the object lies on a local disk; gives them back if not.
+    pub(crate) fn write_here(&mut self, bytes: Bytes) -> Result<Option<Bytes>> {
+        if !matches!(self.inner, Inner::Local(_)) {
+            return Ok(Some(bytes));
+        }
+        self.gathered_bytes += bytes.len();
+        self.gathered.push(bytes);
+        if self.gathered_bytes >= LOCAL_BLOCK {
+            // Taken out while it is written to, so that a failed write leaves the upload void, not torn.
+            if let Inner::Local(mut upload) = std::mem::replace(&mut self.inner, Inner::Failed) {
+                upload.write(&std::mem::take(&mut self.gathered))?;
+                self.gathered_bytes = 0;
+                self.inner = Inner::Local(upload);
+            }
+        }
+        Ok(None)
+    }
+
     /// Makes the object appear and returns its length in bytes. It is durable then.
     pub async fn finish(mut self) -> Result<u64> {
         self.flush().await?;

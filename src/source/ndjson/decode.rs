@@ -4,6 +4,7 @@ use super::column::{Column, columns};
 use super::fit::{Reader, fill};
 use super::lines::{Block, Line};
 use super::plan::Level;
+use super::quick;
 use super::walk::{Flaw, Names, Walked, walk};
 use super::{BadLine, Error};
 use crate::error::Result;
@@ -48,12 +49,17 @@ impl Decoder {
 
     /// Decodes a block. Lines that do not fit are no error but [`Decoded::bad`].
     pub fn decode(&self, block: &Block) -> Result<Decoded> {
+        self.decode_trusting(block, TRUST)
+    }
+
+    /// As [`Self::decode`]; below zero no row is read quickly.
+    pub(super) fn decode_trusting(&self, block: &Block, trust: i32) -> Result<Decoded> {
         if i32::try_from(block.bytes.len()).is_err() {
             return Err(Error::Usage(
                 "a block of NDJSON is over 2 GiB; set a lower limit for lines".to_owned(),
             ));
         }
-        let mut rows = Rows::new(&self.level);
+        let mut rows = Rows::new(&self.level, trust);
         let (mut lines, mut offsets, mut bad) = (Vec::new(), Vec::new(), Vec::new());
         for line in block.lines() {
             match rows.read(line) {
@@ -85,10 +91,16 @@ struct Rows<'p> {
     tape: Vec<u8>,
     names: Names,
     touched: Vec<usize>,
+    /// Grows with rows that were read quickly, shrinks faster with such as were not; below zero it is not tried any more.
+    quick: i32,
 }
 
+/// How far [`Rows::quick`] may grow, and what a row takes off it that had to be read twice.
+const TRUST: i32 = 64;
+const TWICE: i32 = 8;
+
 impl<'p> Rows<'p> {
-    fn new(level: &'p Level) -> Self {
+    fn new(level: &'p Level, quick: i32) -> Self {
         let columns = columns(level);
         Self {
             level,
@@ -98,11 +110,23 @@ impl<'p> Rows<'p> {
             tape: vec![],
             names: Names::default(),
             touched: vec![],
+            quick,
         }
     }
 
     /// Adds the row of a line; on an error nothing is added.
     fn read(&mut self, line: Line<'_>) -> Walked<()> {
+        self.touched.clear();
+        if self.quick >= 0 {
+            if quick::read(&mut self.columns, self.level, self.count, line.bytes, &mut self.touched).is_some()
+            {
+                self.count += 1;
+                self.quick = (self.quick + 1).min(TRUST);
+                return Ok(());
+            }
+            self.quick -= TWICE;
+            self.cut_back();
+        }
         self.names.clear();
         self.touched.clear();
         let json = Jiter::with_tape(line.bytes, std::mem::take(&mut self.tape));
@@ -115,15 +139,18 @@ impl<'p> Rows<'p> {
                 self.count += 1;
                 self.unknown |= unknown;
             }
-            Err(_) => {
-                for i in &self.touched {
-                    if let Some(column) = self.columns.get_mut(*i) {
-                        column.truncate(self.count);
-                    }
-                }
-            }
+            Err(_) => self.cut_back(),
         }
         outcome
+    }
+
+    /// Takes back what was written of a row that is none.
+    fn cut_back(&mut self) {
+        for i in &self.touched {
+            if let Some(column) = self.columns.get_mut(*i) {
+                column.truncate(self.count);
+            }
+        }
     }
 
     fn finish(self, schema: &SchemaRef) -> Result<RecordBatch> {

@@ -192,7 +192,7 @@ impl Column<'_> {
 }
 
 impl Whole {
-    fn parse(self, text: &str) -> Option<i64> {
+    pub(super) fn parse(self, text: &str) -> Option<i64> {
         match self {
             Self::Integer(..) => None,
             Self::Date => time::date(text),

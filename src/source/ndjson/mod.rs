@@ -62,6 +62,7 @@ pub(crate) mod oracle;
 mod plan;
 #[cfg(test)]
 mod properties;
+mod quick;
 mod schema_file;
 mod shape;
 mod time;

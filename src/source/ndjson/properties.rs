@@ -134,6 +134,30 @@ proptest! {
     }
 
     #[test]
+    fn what_is_read_quickly_is_what_is_read_strictly(
+        first in rows(), second in rows(), spaces in any::<bool>(),
+        flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+    ) {
+        let schema = infer(&[block(&text(&first))]);
+        let mut lines = [text(&first), text(&second)].concat();
+        if spaces {
+            lines = lines.iter().flat_map(|byte| if b",:{}[]".contains(byte) { vec![b' ', *byte, b' '] } else { vec![*byte] }).collect();
+        }
+        for (at, byte) in flips {
+            if !lines.is_empty() {
+                let at = at.index(lines.len());
+                lines[at] = byte;
+            }
+        }
+        let block = block(&lines);
+        let decoder = Decoder::new(Arc::new(schema)).unwrap();
+        let (quick, strict) = (decoder.decode_trusting(&block, i32::MAX / 2).unwrap(), decoder.decode_trusting(&block, -1).unwrap());
+        prop_assert_eq!(quick.batch, strict.batch);
+        prop_assert_eq!((quick.lines, quick.offsets), (strict.lines, strict.offsets));
+        prop_assert_eq!((quick.bad, quick.unknown_fields), (strict.bad, strict.unknown_fields));
+    }
+
+    #[test]
     fn a_contract_widened_by_what_it_lacks_keeps_every_accepted_row_whole(first in rows(), second in rows()) {
         let contract = infer(&[block(&text(&first))]);
         let block = block(&text(&second));

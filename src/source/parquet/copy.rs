@@ -16,8 +16,8 @@ use parquet::file::page_index::column_index::ColumnIndexMetaData;
 use parquet::file::page_index::offset_index::OffsetIndexMetaData;
 use parquet::file::reader::{ChunkReader, Length};
 
-/// Bytes fetched at once.
-const PIECE: u64 = 8 << 20;
+/// Bytes read at once: few enough to stay in the processor's cache until they are written.
+const PIECE: u64 = 512 << 10;
 
 /// The longest page header: page statistics hold whole values.
 const MAX_HEADER: usize = 16 << 20;

@@ -76,6 +76,10 @@ impl<R> Guarded<R> {
         Self { input, store_failed: Arc::default(), held: None }
     }
 
+    pub(super) fn inner(&self) -> &R {
+        &self.input
+    }
+
     /// The same input for a decoder of these columns of a row group, whose pages may together unpack to `most` bytes.
     pub(super) fn holding<'a>(
         &self,

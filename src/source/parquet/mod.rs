@@ -19,6 +19,8 @@ pub use read::Batches;
 
 use crate::error::{Error, Result};
 use crate::schema::{check_names, check_width, normalise, viewed};
+use crate::source::ahead::Ahead;
+use crate::source::input::Input;
 use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::{DataType, FieldRef, Fields, Schema, SchemaRef};
 use guard::{Guarded, MAX_HELD_BYTES, broken, shielded};
@@ -26,12 +28,16 @@ use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::basic::{Compression, Type};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{
-    KeyValue, PageIndexPolicy, ParquetColumnIndex, ParquetMetaData, ParquetMetaDataReader,
-    ParquetOffsetIndex, RowGroupMetaData,
+    ColumnChunkMetaData, KeyValue, PageIndexPolicy, ParquetColumnIndex, ParquetMetaData,
+    ParquetMetaDataReader, ParquetOffsetIndex, RowGroupMetaData,
 };
 use parquet::file::reader::ChunkReader;
 use parquet::schema::types::SchemaDescriptor;
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
+
+/// The most bytes that columns which lie side by side are fetched in by one request.
+const FETCH: u64 = 8 << 20;
 
 /// An open Parquet file: its footer is read and checked, its data are not. Cheap to clone.
 #[derive(Debug)]
@@ -59,6 +65,7 @@ struct Inner<R> {
     /// Whether the Arrow schema in its metadata, if there is one, fits.
     hint_holds: bool,
     page_index: OnceLock<Option<(ParquetColumnIndex, ParquetOffsetIndex)>>,
+    spare: cut::Spare,
 }
 
 impl<R: ChunkReader + Clone + Send + Sync + 'static> ParquetFile<R> {
@@ -103,6 +110,7 @@ impl<R: ChunkReader + Clone + Send + Sync + 'static> ParquetFile<R> {
             page_budget,
             hint_holds,
             page_index: OnceLock::new(),
+            spare: cut::Spare::default(),
         })))
     }
 
@@ -277,6 +285,44 @@ impl<R: ChunkReader + Clone + Send + Sync + 'static> RowGroup<R> {
     /// Its encoded bytes, column by column and piece by piece, checked on the way.
     pub fn copy(&self) -> RowGroupCopy<R> {
         RowGroupCopy::new(self.clone())
+    }
+}
+
+impl RowGroup<Input> {
+    /// Begins to fetch the columns at `paths`, if the file lies in a bucket and they have at most `most` bytes.
+    pub(crate) fn fetch_keys_ahead(&self, paths: &[Vec<String>], most: u64) -> Ahead {
+        self.fetch_ahead(paths.iter().flat_map(|path| self.file.leaves_under(path)), most)
+    }
+
+    /// Begins to fetch all columns, if the file lies in a bucket and they have at most `most` bytes.
+    pub(crate) fn fetch_all_ahead(&self, most: u64) -> Ahead {
+        self.fetch_ahead(0..self.metadata().num_columns(), most)
+    }
+
+    fn fetch_ahead(&self, leaves: impl Iterator<Item = usize>, most: u64) -> Ahead {
+        let chunks = leaves.filter_map(|leaf| self.metadata().columns().get(leaf));
+        let place = |chunk: &ColumnChunkMetaData| {
+            // Both checked when the footer was read.
+            let start = u64::try_from(copy::chunk_start(chunk)).unwrap_or(0);
+            start..start.saturating_add_signed(chunk.compressed_size())
+        };
+        let mut places: Vec<_> = chunks.filter(|chunk| chunk.num_values() > 0).map(place).collect();
+        places.sort_unstable_by_key(|place| place.start);
+        places.dedup();
+        if places.iter().map(|place| place.end - place.start).fold(0, u64::saturating_add) > most {
+            return Ahead::default();
+        }
+        let mut fetches: Vec<Range<u64>> = Vec::new();
+        for place in places {
+            match fetches.last_mut() {
+                // Chunks that lie side by side are fetched together, as far as a request should go.
+                Some(last) if last.end == place.start && place.end - last.start <= FETCH => {
+                    last.end = place.end
+                }
+                _ => fetches.push(place),
+            }
+        }
+        self.file.0.input.inner().fetch_ahead(fetches)
     }
 }
 

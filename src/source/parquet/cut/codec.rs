@@ -42,33 +42,72 @@ pub(super) fn decompress(codec: Compression, bytes: &[u8], size: usize, out: &mu
     if read.is_err() || out.len() != size { unfit(broken) } else { Ok(()) }
 }
 
-/// Packs `bytes`.
-pub(super) fn compress(codec: Compression, bytes: &[u8]) -> Fit<Vec<u8>> {
-    let broken = "a page that cannot be packed";
-    let packed = match codec {
-        Compression::UNCOMPRESSED => Ok(bytes.to_vec()),
-        Compression::SNAPPY => snap::raw::Encoder::new().compress_vec(bytes).map_err(|_| ()),
-        Compression::GZIP(_) => {
-            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
-            encoder.write_all(bytes).and_then(|()| encoder.finish()).map_err(|_| ())
+/// Packs pages, with memory that is used again from page to page.
+pub(super) struct Press {
+    /// The page to be packed, as it is put together.
+    pub(super) plain: Vec<u8>,
+    packed: Vec<u8>,
+    snappy: snap::raw::Encoder,
+}
+
+impl std::fmt::Debug for Press {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Press")
+    }
+}
+
+impl Default for Press {
+    fn default() -> Self {
+        Self { plain: Vec::new(), packed: Vec::new(), snappy: snap::raw::Encoder::new() }
+    }
+}
+
+impl Press {
+    /// Bytes that it keeps.
+    pub(super) fn memory(&self) -> usize {
+        self.plain.capacity() + self.packed.capacity()
+    }
+
+    /// Packs `bytes`.
+    pub(super) fn pack(&mut self, codec: Compression, bytes: &[u8]) -> Fit<Vec<u8>> {
+        let broken = "a page that cannot be packed";
+        let packed = match codec {
+            Compression::UNCOMPRESSED => Ok(bytes.to_vec()),
+            Compression::SNAPPY => self.snappy(bytes),
+            Compression::GZIP(_) => {
+                let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+                encoder.write_all(bytes).and_then(|()| encoder.finish()).map_err(|_| ())
+            }
+            Compression::BROTLI(level) => {
+                let mut packed = Vec::new();
+                let mut encoder = brotli::CompressorWriter::new(
+                    &mut packed,
+                    BROTLI_BUFFER,
+                    level.compression_level(),
+                    BROTLI_WINDOW,
+                );
+                let written = encoder.write_all(bytes).and_then(|()| encoder.flush());
+                drop(encoder);
+                written.map(|()| packed).map_err(|_| ())
+            }
+            Compression::ZSTD(level) => {
+                zstd::bulk::compress(bytes, level.compression_level()).map_err(|_| ())
+            }
+            Compression::LZ4_RAW => Ok(lz4_flex::block::compress(bytes)),
+            Compression::LZ4 | Compression::LZO => Err(()),
+        };
+        packed.or_else(|()| unfit(broken))
+    }
+
+    /// What is there already need not be zeroed, and what comes out takes no more than it must.
+    fn snappy(&mut self, bytes: &[u8]) -> Result<Vec<u8>, ()> {
+        let most = snap::raw::max_compress_len(bytes.len());
+        if self.packed.len() < most {
+            self.packed.resize(most, 0);
         }
-        Compression::BROTLI(level) => {
-            let mut packed = Vec::new();
-            let mut encoder = brotli::CompressorWriter::new(
-                &mut packed,
-                BROTLI_BUFFER,
-                level.compression_level(),
-                BROTLI_WINDOW,
-            );
-            let written = encoder.write_all(bytes).and_then(|()| encoder.flush());
-            drop(encoder);
-            written.map(|()| packed).map_err(|_| ())
-        }
-        Compression::ZSTD(level) => zstd::bulk::compress(bytes, level.compression_level()).map_err(|_| ()),
-        Compression::LZ4_RAW => Ok(lz4_flex::block::compress(bytes)),
-        Compression::LZ4 | Compression::LZO => Err(()),
-    };
-    packed.or_else(|()| unfit(broken))
+        let length = self.snappy.compress(bytes, &mut self.packed).map_err(|_| ())?;
+        self.packed.get(..length).map(<[u8]>::to_vec).ok_or(())
+    }
 }
 
 fn read_all(reader: impl Read, size: usize, out: &mut Vec<u8>) -> Result<(), ()> {

@@ -26,6 +26,7 @@ use super::guard::{MAX_PAGE_BYTES, MAX_PAGE_VALUES};
 use crate::error::Result;
 use arrow::buffer::BooleanBuffer;
 use bytes::Bytes;
+use codec::Press;
 use flate2::Crc;
 use page::{Opened, Scratch, Shape};
 use parquet::bloom_filter::Sbbf;
@@ -34,6 +35,7 @@ use parquet::file::page_index::column_index::ColumnIndexMetaData;
 use parquet::file::reader::ChunkReader;
 use stats::{PageFate, PageIndexes};
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 /// Ascending ranges of values or entries of a page.
 type Runs = Vec<Range<usize>>;
@@ -46,6 +48,25 @@ type Fit<T> = std::result::Result<T, Unfit>;
 
 fn unfit<T>(what: &'static str) -> Fit<T> {
     Err(Unfit(what))
+}
+
+/// Memory of the cuts of a file that are under way, to be used again by those that come after them.
+#[derive(Debug, Default)]
+pub(super) struct Spare(Mutex<Vec<(Scratch, Press)>>);
+
+impl Spare {
+    /// The most bytes that are kept of one: some pages of the usual size.
+    const KEPT: usize = 8 << 20;
+
+    fn with<T>(&self, cut: impl FnOnce(&mut (Scratch, Press)) -> T) -> T {
+        let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut memory = lock().pop().unwrap_or_default();
+        let done = cut(&mut memory);
+        if memory.0.memory() + memory.1.memory() <= Self::KEPT {
+            lock().push(memory);
+        }
+        done
+    }
 }
 
 /// One column of a row group without some of its rows.
@@ -71,7 +92,7 @@ impl<R: ChunkReader + Clone + Send + Sync + 'static> RowGroup<R> {
         }
         let (url, input) = (self.file.url(), &self.file.0.input);
         let chunk = input.get_bytes(start, length).map_err(|error| input.blame(url, error))?;
-        match self.cut_chunk(leaf, metadata, &chunk, keep) {
+        match self.file.0.spare.with(|memory| self.cut_chunk(leaf, metadata, &chunk, keep, memory)) {
             Ok(cut) => Ok(Some(cut)),
             Err(Unfit(what)) => {
                 tracing::debug!(url, leaf, group = self.index, "a column chunk is decoded, not cut: {what}");
@@ -86,6 +107,7 @@ impl<R: ChunkReader + Clone + Send + Sync + 'static> RowGroup<R> {
         metadata: &ColumnChunkMetaData,
         chunk: &Bytes,
         keep: &BooleanBuffer,
+        (scratch, press): &mut (Scratch, Press),
     ) -> Fit<CutColumn> {
         let shape = Shape::of(metadata.column_descr(), metadata.compression());
         let (dictionary, pages) = walk(chunk)?;
@@ -96,7 +118,6 @@ impl<R: ChunkReader + Clone + Send + Sync + 'static> RowGroup<R> {
         let ranges = keep.set_slices().count();
         let all = usize::try_from(metadata.num_values()).unwrap_or(usize::MAX).max(1);
         let mut row = 0;
-        let mut scratch = Scratch::default();
         for (at, page) in pages.iter().enumerate() {
             let share = usize::try_from(page.head.values).unwrap_or(0).saturating_mul(ranges).div_ceil(all);
             let known_rows =
@@ -105,7 +126,7 @@ impl<R: ChunkReader + Clone + Send + Sync + 'static> RowGroup<R> {
             let rows = match known_rows {
                 Some(rows) => usize::try_from(rows).unwrap_or(0),
                 None => {
-                    let page = opened.insert(page.open(&shape, chunk, share, &mut scratch)?);
+                    let page = opened.insert(page.open(&shape, chunk, share, scratch)?);
                     match page.rows() {
                         (rows, false) => rows,
                         // Its first values belong to the last row of the page before, whose fate is decided.
@@ -130,13 +151,13 @@ impl<R: ChunkReader + Clone + Send + Sync + 'static> RowGroup<R> {
             }
             let opened = match opened {
                 Some(opened) => opened,
-                None => page.open(&shape, chunk, share, &mut scratch)?,
+                None => page.open(&shape, chunk, share, scratch)?,
             };
             if opened.rows() != (rows, false) {
                 return unfit("a page of another number of rows than its index says");
             }
             let nulls = opened.nulls(&shape);
-            match opened.cut(&shape, &slice)? {
+            match opened.cut(&shape, &slice, press)? {
                 Some(cut) => cutter.replace(cut, page.head.crc.is_some(), nulls)?,
                 None => cutter.drop(nulls as i64),
             }

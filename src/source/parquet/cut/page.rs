@@ -1,7 +1,8 @@
 //! One data page without some of its rows.
 
+use super::codec::{self, Press};
 use super::values::{self, length_prefix, pick, with_length_prefix};
-use super::{Fit, Runs, codec, hybrid, snappy, unfit};
+use super::{Fit, Runs, hybrid, snappy, unfit};
 use crate::source::parquet::compact::{DATA_PAGE_V2, PageHead};
 use arrow::buffer::BooleanBuffer;
 use parquet::basic::{Compression, Encoding, Type};
@@ -30,11 +31,18 @@ impl Shape {
     }
 }
 
-/// Memory that is used again from page to page.
+/// Memory that pages are unpacked in, one after the other.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     plain: Vec<u8>,
     unpacked: snappy::Unpacked,
+}
+
+impl Scratch {
+    /// Bytes that it keeps.
+    pub(super) fn memory(&self) -> usize {
+        self.plain.capacity() + self.unpacked.memory()
+    }
 }
 
 /// A page whose parts are told apart, unpacked.
@@ -178,7 +186,7 @@ impl Opened<'_> {
     }
 
     /// The page with the rows of `keep` only, one bit for each row with a value in it. None if nothing is left.
-    pub(super) fn cut(self, shape: &Shape, keep: &BooleanBuffer) -> Fit<Option<CutPage>> {
+    pub(super) fn cut(self, shape: &Shape, keep: &BooleanBuffer, press: &mut Press) -> Fit<Option<CutPage>> {
         let entries = self.entries(keep);
         let count: usize = entries.iter().map(ExactSizeIterator::len).sum();
         if count == 0 {
@@ -198,7 +206,8 @@ impl Opened<'_> {
         };
         let version_2 = self.head.kind == DATA_PAGE_V2;
         let mut head = self.head;
-        let mut out = Vec::new();
+        let mut out = std::mem::take(&mut press.plain);
+        out.clear();
         if version_2 {
             if shape.max_rep > 0 {
                 write_rep(&mut out);
@@ -229,26 +238,23 @@ impl Opened<'_> {
             }
             // Version 2 packs the values only, version 1 the levels with them.
             let body = if version_2 {
-                out.extend(snappy::edit(packed, unpacked, &[], &pieces)?);
-                out
+                [&out[..], &snappy::edit(packed, unpacked, &[], &pieces)?].concat()
             } else {
                 snappy::edit(packed, unpacked, &out, &pieces)?
             };
+            press.plain = out;
             return Ok(Some(CutPage { head, body, unpacked: unpacked_bytes, rows, nulls: count - values }));
         }
         let kind = (self.encoding, shape.kind, shape.length);
         values::cut(kind, values_of, stored_values, &kept, &mut out)?;
         let unpacked = out.len();
-        let body = match (version_2, head.is_compressed) {
-            (true, false) => out,
-            (true, true) => {
-                let packed = codec::compress(shape.codec, out.get(levels..).unwrap_or_default())?;
-                out.truncate(levels);
-                out.extend(packed);
-                out
-            }
-            (false, _) => codec::compress(shape.codec, &out)?,
+        let (before, rest) = out.split_at(if version_2 { levels } else { 0 });
+        let body = match version_2 {
+            true if head.is_compressed => [before, &press.pack(shape.codec, rest)?].concat(),
+            true => out.clone(),
+            false => press.pack(shape.codec, rest)?,
         };
+        press.plain = out;
         Ok(Some(CutPage { head, body, unpacked, rows, nulls: count - values }))
     }
 

@@ -236,6 +236,12 @@ fn little_endian(bytes: &[u8]) -> usize {
 }
 
 impl Unpacked {
+    /// Bytes that it keeps.
+    pub(super) fn memory(&self) -> usize {
+        let (copied, block) = (size_of::<Copied>(), size_of::<Block>());
+        self.bytes.capacity() + self.copies.capacity() * copied + self.blocks.capacity() * block
+    }
+
     /// The page.
     pub(super) fn bytes(&self) -> &[u8] {
         self.bytes.get(..self.size).unwrap_or_default()
