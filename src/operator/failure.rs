@@ -68,32 +68,3 @@ fn copied(error: &Error) -> Option<Error> {
         _ => return None,
     })
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use datafusion::parquet::errors::ParquetError;
-    use std::sync::Arc;
-
-    #[test]
-    fn an_error_is_found_however_deep_it_lies() {
-        let expired = || Error::SnapshotExpired { version: 1, oldest: 2 };
-        let absent = object_store::Error::NotFound { path: "x".into(), source: expired().into() };
-        let read = DataFusionError::ParquetError(Box::new(ParquetError::External(absent.into())));
-        let within = [
-            external(expired()),
-            DataFusionError::IoError(io::Error::other(expired())),
-            DataFusionError::Context("within".into(), Box::new(external(expired()))),
-            DataFusionError::Shared(Arc::new(read)),
-        ];
-        for error in within {
-            assert!(matches!(error_of(&error), Some(Error::SnapshotExpired { version: 1, oldest: 2 })));
-            assert!(matches!(told(error), Error::SnapshotExpired { version: 1, oldest: 2 }));
-        }
-        let failed = Error::store("read", "x", "no network");
-        assert_eq!(told(external(failed)).to_string(), "read x: no network");
-        assert!(matches!(told(DataFusionError::Plan("no".into())), Error::Usage(_)));
-        assert!(matches!(told(external(Error::Internal("odd".into()))), Error::Internal(_)));
-        assert!(error_of(&DataFusionError::Plan("no".into())).is_none());
-    }
-}

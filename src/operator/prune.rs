@@ -16,7 +16,6 @@ use datafusion::logical_expr::{Expr, utils::conjunction};
 use datafusion::physical_optimizer::pruning::{PruningPredicate, PruningPredicateBuilder};
 use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricBuilder};
 
-use super::failure::external;
 use crate::ledger::Ledger;
 use crate::ledger::entry::DataFile;
 use crate::sink::{FolderValue, NO_VALUE, Partition, values_of};
@@ -56,7 +55,8 @@ pub(super) fn keep<'a>(
     if predicate.always_true() {
         return Ok(all);
     }
-    let partitions = Partition::parse_all(&ledger.state().policy.partition_by).map_err(external)?;
+    // What cannot be read tells nothing.
+    let partitions = Partition::parse_all(&ledger.state().policy.partition_by).unwrap_or_default();
     let (files, by_partition) =
         without(&predicate, all.files, |files| Known::by_folders(&partitions, schema, files))?;
     let (files, by_key_range) = without(&predicate, files, |files| Known::by_keys(ledger, schema, files))?;

@@ -166,8 +166,8 @@ mod tests {
         let again = begun.elapsed().div_duration_f64(wait) - waits;
         assert!(again < 4.0, "{again} waits where the prefixes are at hand");
         let (lookups, all) = (known.lookups(), 2 * found.len() as u64);
-        // Of a thousand keys that are not there hardly one gets past the filter.
-        assert!((all..all + 50).contains(&lookups.filter_hits), "{lookups:?}");
+        // Besides them, few get past the filter.
+        assert!((all..all + all / 10).contains(&lookups.filter_hits), "{lookups:?}");
         assert!((1..=lookups.filter_hits).contains(&lookups.exact_lookups), "{lookups:?}");
     }
 }

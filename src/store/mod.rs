@@ -15,7 +15,7 @@ mod explain;
 mod local;
 mod location;
 mod multipart;
-#[cfg(feature = "datafusion")]
+#[cfg(any(test, feature = "datafusion"))]
 mod reading;
 mod remote;
 mod upload;

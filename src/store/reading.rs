@@ -260,7 +260,7 @@ mod tests {
         for cloud in CLOUDS {
             let bucket = Scripted::new(cloud);
             let reading = bucket.store().reading(gone()).unwrap();
-            bucket.play("x", "G:403 G:403", Bytes::new());
+            bucket.play("x", "G403 G403", Bytes::new());
             let at = Path::from("x");
             for error in
                 [reading.get(&at).await.unwrap_err(), reading.get_ranges(&at, &[0..1]).await.unwrap_err()]

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use datafusion::error::DataFusionError;
+use datafusion::parquet::errors::ParquetError;
 use datafusion::physical_plan::execution_plan::reset_plan_states;
 use datafusion::physical_plan::{ExecutionPlan, collect};
 use dedupe::Error;
@@ -84,4 +86,23 @@ async fn a_file_that_nobody_may_have_deleted_is_damage() {
     ledger.store().delete(name).await.unwrap();
     let error = collect(scan, scene.context.task_ctx()).await.unwrap_err();
     assert!(matches!(error_of(&error), Some(Error::Corrupt { object, .. }) if object == name), "{error:?}");
+}
+
+#[test]
+fn an_error_is_found_however_deep_it_lies() {
+    let expired = || Error::SnapshotExpired { version: 1, oldest: 2 };
+    let absent = object_store::Error::NotFound { path: "x".into(), source: expired().into() };
+    let read = DataFusionError::ParquetError(Box::new(ParquetError::External(absent.into())));
+    for error in [
+        DataFusionError::External(expired().into()),
+        DataFusionError::IoError(std::io::Error::other(expired())),
+        DataFusionError::Context("within".into(), Box::new(DataFusionError::External(expired().into()))),
+        DataFusionError::Shared(Arc::new(read)),
+    ] {
+        assert!(
+            matches!(error_of(&error), Some(Error::SnapshotExpired { version: 1, oldest: 2 })),
+            "{error:?}"
+        );
+    }
+    assert!(error_of(&DataFusionError::Plan("no".into())).is_none());
 }
