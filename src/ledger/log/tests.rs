@@ -2,7 +2,6 @@
 
 use super::http_faults::{commit, created, proposer};
 use super::*;
-use crate::ledger::entry::{Ingest, SourceUse};
 use object_store::memory::InMemory;
 use std::sync::Arc;
 
