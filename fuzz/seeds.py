@@ -69,21 +69,24 @@ def tables(corpus):
     for length in (40, 200, 1000):
         put(corpus, "manifest", bytes([1]) + bytes((i * 37 + length) % 251 for i in range(length)))
     live = lambda item: [[1, item]]
+    parts = lambda kind: {"entries": 33, "parts": [{"name": f"_dedupe/parts/{32:020}-{'7' * 32}.{kind}", "records": 2}]}
     state = {
-        "format": 3,
-        "state": {
-            "entries": 33, "tip": "0" * 32, "table": "t", "schema": schema, "schema_version": 1,
-            "policy": {"null_key": "quarantine"}, "policy_version": 0, "floor": 0,
-            "files": live(ingest["files"][0]),
-            "runs": live(ingest["runs"][0]),
-            "inline": {"1": "AAAAAAAAAAAAAAAAAAAAAA=="},
-            "quarantine": live(ingest["quarantine"][0]),
-            "sources": [["1" * 32, 1, 2]], "batches": {"b": {"version": 1, "digest": "2" * 32}},
-            "total": one, "keyless": 0, "rows": rows, "last_ingest": [1, "now"],
-        },
+        "entries": 33, "tip": "0" * 32, "table": "t", "schema": schema, "schema_version": 1,
+        "policy": {"null_key": "quarantine"}, "policy_version": 0, "floor": 0, "oldest": 0,
+        "runs": live(ingest["runs"][0]),
+        "inline": {"1": "AAAAAAAAAAAAAAAAAAAAAA=="},
+        "sources": 1, "batches": 1, "total": one, "keyless": 0, "rows": rows, "last_ingest": [1, "now"],
+        "beneath": {"index": parts("index"), "lists": parts("list.zst")},
     }
-    put(corpus, "checkpoint", b"\x01" + json.dumps(state).encode())
-    put(corpus, "checkpoint", b"\x01" + json.dumps({"format": 3, "state": state["state"] | {"total": empty}}).encode())
+    none = {"index": {"entries": 33, "parts": []}, "lists": {"entries": 33, "parts": []}}
+    for state in (state, state | {"beneath": none}, state | {"beneath": none, "total": empty}):
+        put(corpus, "checkpoint", b"\x01" + json.dumps({"format": 4, "state": state}).encode())
+    lists = {"format": 1, "files": live(ingest["files"][0]), "quarantine": live(ingest["quarantine"][0])}
+    put(corpus, "checkpoint", b"\x09" + json.dumps(lists).encode())
+    for count in (1, 2, 127, 128, 129, 300):
+        # Checksums are not made here: the fuzzer finds out what lies before them, a unit test what lies behind.
+        head = b"dedupIX\x01" + count.to_bytes(8, "little") + bytes(16 * -(-count // 128))
+        put(corpus, "checkpoint", b"\x04" + head + bytes(40 * count))
 
 
 def runs(corpus):

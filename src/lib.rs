@@ -40,9 +40,10 @@
 //! assert_eq!((report.rows.replayed, report.committed), (2, false));
 //!
 //! // The table says what it holds; readers take the list of data files from here, not from a listing.
-//! let ledger = Ledger::open(Store::open(&at("table"), &[])?).await?.ok_or("there is no table")?;
+//! let mut ledger = Ledger::open(Store::open(&at("table"), &[])?).await?.ok_or("there is no table")?;
 //! assert_eq!(ledger.version(), 2);
-//! assert_eq!(ledger.state().files.values().map(|file| file.item.rows).sum::<u64>(), 3);
+//! ledger.read_files().await?;
+//! assert_eq!(ledger.state().files()?.values().map(|file| file.item.rows).sum::<u64>(), 3);
 //! # Ok(())
 //! # }
 //! ```

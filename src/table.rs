@@ -88,7 +88,7 @@ use crate::store::Store;
 use crate::token::{TokenHash, TokenKey, TokenSpec};
 use crate::workers::Workers;
 
-/// An open table. Cheap to clone but for its ledger, whose size follows the number of live files and consumed sources.
+/// An open table. Cheap to clone but for its ledger, whose size follows the number of commits since it was opened.
 #[derive(Debug, Clone)]
 pub struct Table {
     ledger: Ledger,
@@ -204,9 +204,9 @@ impl Table {
     /// The outcome of the commit that made `batch` idempotent; `None` if none did so far.
     pub async fn outcome(&mut self, batch: &str) -> Result<Option<Committed>> {
         self.refresh().await?;
-        let Some(seen) = self.ledger.state().batches.get(batch) else { return Ok(None) };
+        let Some(seen) = self.ledger.batch(batch).await? else { return Ok(None) };
         let batch = Batch { id: batch.to_owned(), digest: seen.digest };
-        let found = committed_before(&self.ledger, &batch).await?;
+        let found = committed_before(&mut self.ledger, &batch).await?;
         Ok(found.map(|(version, ingest)| Committed::of_entry(version, &ingest)))
     }
 

@@ -377,7 +377,7 @@ async fn a_vacuum_that_deletes_what_is_being_judged_again_is_the_reason_that_is_
         a.commit().await;
         place.enter(fence).await;
         for object in staged {
-            if !place.ledger().await.state().files.contains_key(&object.name) {
+            if !place.ledger().await.state().files().unwrap().contains_key(&object.name) {
                 place.store.delete(&object.name).await.unwrap();
             }
         }

@@ -123,8 +123,11 @@ impl Game {
     }
 
     async fn begin(&mut self) {
-        let ledger = self.place.ledger().await;
-        let seen = ledger.state().sources.iter().map(|(id, seen)| (*id, seen.version)).collect();
+        let mut ledger = self.place.ledger().await;
+        let mut seen = BTreeMap::new();
+        for id in (0..=u8::MAX).map(u128::from) {
+            seen.extend(ledger.source(id).await.unwrap().map(|known| (id, known.version)));
+        }
         self.live.push(Live { writer: self.place.writer_with(keeping()).await, fed: Vec::new(), seen });
     }
 

@@ -199,25 +199,27 @@ async fn void_entries_are_told_with_their_reasons_and_are_no_problem() {
 #[tokio::test]
 async fn a_checkpoint_that_is_damaged_or_not_what_the_replay_gives_is_found() {
     let table = Table::of(70).await;
-    let at = Ledger::open_at(table.store.clone(), 32).await.unwrap().unwrap().state().clone();
+    let mut at = Ledger::open_at(table.store.clone(), 32).await.unwrap().unwrap();
+    at.read_all().await.unwrap();
+    let at = at.state().clone();
     // It has the right tip and table, so every reader would believe it.
     let mut forged = at.clone();
     forged.floor = 30;
-    let (object, bytes) = checkpoint::encode(32, &forged).unwrap();
+    let (object, bytes) = checkpoint::encode(&forged).unwrap().pop().unwrap();
     table.replace(&object, bytes).await;
     let (what, advice) = table.ailment().await;
     assert!(what.contains(&object) && what.contains("contradicts"), "{what}");
     assert!(advice.starts_with("delete it"), "{advice}");
     table.store.delete(&object).await.unwrap();
 
-    let (object, bytes) = checkpoint::encode(32, &at).unwrap();
+    let (object, bytes) = checkpoint::encode(&at).unwrap().pop().unwrap();
     table.replace(&object, bytes.slice(..bytes.len() - 3)).await;
     assert!(table.ailment().await.0.contains("damaged"));
     table.replace(&object, bytes).await;
 
     let mut ahead = at;
     ahead.entries = 1000;
-    let (object, bytes) = checkpoint::encode(999, &ahead).unwrap();
+    let (object, bytes) = checkpoint::encode(&ahead).unwrap().pop().unwrap();
     table.replace(&object, bytes).await;
     assert!(table.ailment().await.0.contains("there is no version 999"));
     table.store.delete(&object).await.unwrap();
@@ -229,7 +231,7 @@ async fn a_checkpoint_that_is_damaged_or_not_what_the_replay_gives_is_found() {
 #[tokio::test]
 async fn objects_that_the_table_names_must_be_there_with_their_sizes() {
     let table = Table::of(40).await;
-    let files: Vec<String> = table.ledger.state().quarantine.keys().cloned().collect();
+    let files: Vec<String> = table.ledger.state().quarantine().unwrap().keys().cloned().collect();
     table.replace(&files[0], "shorter").await;
     table.store.delete(&files[1]).await.unwrap();
     let diagnosis = table.examine().await;

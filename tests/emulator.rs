@@ -208,7 +208,8 @@ async fn vacuum_leaves_what_is_live(ledger: &mut Ledger) {
     assert_eq!(report.version, Some(ledger.version()));
     assert!(report.names.contains(&litter), "{report:?}");
     assert_eq!(vacuum(ledger, &options).await.unwrap().names, Vec::<String>::new());
-    let live: BTreeSet<&String> = ledger.state().files.keys().chain(ledger.state().runs.keys()).collect();
+    let live: BTreeSet<&String> =
+        ledger.state().files().unwrap().keys().chain(ledger.state().runs.keys()).collect();
     let mut found = store.list("data").await.unwrap();
     found.extend(store.list("_dedupe/tokens").await.unwrap());
     assert_eq!(found.iter().map(|object| &object.name).collect::<BTreeSet<_>>(), live);

@@ -66,7 +66,9 @@ async fn force(store: &Store, version: u64, entry: &Entry) {
 
 /// What a ledger opened anew says must be what this one says.
 async fn agrees(ledger: &Ledger) {
-    assert_eq!(open(ledger.store()).await.state(), ledger.state());
+    let mut anew = open(ledger.store()).await;
+    anew.read_all().await.unwrap();
+    assert_eq!(anew.state(), ledger.state());
 }
 
 /// Proposes an entry for version 1 while `faults` befall its puts. It must be committed, by so many puts.
@@ -126,7 +128,7 @@ async fn what_cannot_be_read_back_is_unknown_and_running_again_is_safe() {
 
         faulty.heal();
         let mut again = open(&store).await;
-        assert_eq!(again.state().sources.contains_key(&7), landed);
+        assert_eq!(again.state().source(7).unwrap().is_some(), landed);
         let second = commit(&again, 2, 7);
         let proposal = again.propose(&second).await.unwrap();
         if landed {
@@ -399,7 +401,7 @@ async fn a_checkpoint_saves_the_replay() {
     for version in [0, 5, 32, 33, 69] {
         let then = Ledger::open_at(store.clone(), version).await.unwrap().unwrap();
         assert_eq!(then.version(), version);
-        assert_eq!(then.state().sources.len() as u64, version);
+        assert_eq!(then.state().sources, version);
     }
     assert!(matches!(Ledger::open_at(store, 70).await, Err(Error::Refused(_))));
 }
@@ -423,13 +425,15 @@ async fn checkpoints_that_cannot_be_trusted_are_passed_over() {
     }
 
     // Whole, but of another history: a forged tip, another table, a version that does not exist.
-    let honest = Ledger::open_at(store.clone(), 64).await.unwrap().unwrap().state().clone();
+    let mut honest = Ledger::open_at(store.clone(), 64).await.unwrap().unwrap();
+    honest.read_all().await.unwrap();
+    let honest = honest.state().clone();
     let mut forgeries = vec![honest.clone(), honest.clone(), honest.clone()];
     (forgeries[0].tip, forgeries[0].floor) = (1, 60);
     (forgeries[1].table, forgeries[1].floor) = ("another".into(), 60);
     (forgeries[2].entries, forgeries[2].floor) = (1000, 60);
     for forged in forgeries {
-        let (object, bytes) = checkpoint::encode(forged.entries - 1, &forged).unwrap();
+        let (object, bytes) = checkpoint::encode(&forged).unwrap().pop().unwrap();
         store.put(&object, bytes).await.unwrap();
         agrees(&ledger).await;
         store.delete(&object).await.unwrap();
@@ -447,6 +451,86 @@ async fn checkpoints_that_cannot_be_trusted_are_passed_over() {
         store.delete(&object).await.unwrap();
     }
     agrees(&ledger).await;
+}
+
+/// What a ledger says of every source that was consumed, of some that were not, and of those who name one again.
+async fn remembers(store: &Store, sources: u128) {
+    let mut ledger = open(store).await;
+    for id in 1..sources {
+        assert_eq!(ledger.source(id).await.unwrap().map(|seen| u128::from(seen.version)), Some(id));
+    }
+    assert_eq!(ledger.source(sources).await.unwrap(), None);
+    let mut ledger = open(store).await;
+    for id in [1, 2, sources / 2, sources - 1] {
+        let again = commit(&ledger, 1, id);
+        let proposal = ledger.propose(&again).await.unwrap();
+        assert!(matches!(proposal, Proposal::Void(Void::SourceCommitted(_))), "{proposal:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_absent_or_damaged_of_a_checkpoint_is_folded_anew() {
+    let (faulty, store, ledger, _) = long_table(140).await;
+    let parts: Vec<String> =
+        store.list(name::PARTS).await.unwrap().into_iter().map(|object| object.name).collect();
+    assert!(parts.len() >= 2, "{parts:?}");
+    remembers(&store, 140).await;
+    agrees(&ledger).await;
+    for part in &parts {
+        let good = store.get(part).await.unwrap().unwrap();
+        let damaged = (0..good.len()).step_by(97).map(|at| {
+            let mut bad = good.to_vec();
+            bad[at] ^= 0x10;
+            Bytes::from(bad)
+        });
+        let cut = [0, 1, 16, good.len() / 2, good.len() - 1].map(|length| good.slice(..length));
+        for bad in damaged.chain(cut) {
+            store.put(part, bad).await.unwrap();
+            agrees(&ledger).await;
+            remembers(&store, 140).await;
+        }
+        store.delete(part).await.unwrap();
+        agrees(&ledger).await;
+        remembers(&store, 140).await;
+        store.put(part, good).await.unwrap();
+    }
+    // All of them at once; and a store that does not give them at the moment.
+    faulty.next(Call::Get, "_dedupe/parts", Fault::NotDone);
+    remembers(&store, 140).await;
+    for part in &parts {
+        store.delete(part).await.unwrap();
+    }
+    agrees(&ledger).await;
+    remembers(&store, 140).await;
+    // A writer that lost them writes them anew.
+    let mut writer = open(&store).await;
+    for source in 140..170 {
+        let entry = commit(&writer, 1, source);
+        assert!(matches!(writer.propose(&entry).await.unwrap(), Proposal::Committed));
+    }
+    let before = faulty.count(Call::Get, &name::manifest(1));
+    remembers(&store, 170).await;
+    assert_eq!(faulty.count(Call::Get, &name::manifest(1)), before, "replayed from the beginning");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_writer_that_slept_past_checkpoints_is_judged_as_by_the_whole_ledger() {
+    let (_, store, mut ledger, _) = long_table(40).await;
+    let mut old = open(&store).await;
+    for source in 40..200 {
+        let entry = commit(&ledger, 1, source);
+        assert!(matches!(ledger.propose(&entry).await.unwrap(), Proposal::Committed));
+    }
+    // What its checkpoint consisted of was vacuumed away meanwhile.
+    for object in store.list(name::PARTS).await.unwrap() {
+        store.delete(&object.name).await.unwrap();
+    }
+    old.refresh().await.unwrap();
+    for id in [1, 39, 40, 199] {
+        assert_eq!(old.source(id).await.unwrap().map(|seen| u128::from(seen.version)), Some(id));
+    }
+    old.read_all().await.unwrap();
+    assert_eq!(old.state(), ledger.state());
 }
 
 #[tokio::test(start_paused = true)]

@@ -194,7 +194,7 @@ fn is_exact(table: &str, expected: &HashSet<String>) {
     assert_eq!(report.problems, Vec::<String>::new());
     let folder = tempfile::tempdir().unwrap();
     let (mut rows, mut found) = (0, HashSet::new());
-    for name in ledger.state().files.keys() {
+    for name in ledger.state().files().unwrap().keys() {
         let bytes = runtime.block_on(store.get(name)).unwrap().unwrap();
         let file = folder.path().join("file.parquet");
         std::fs::write(&file, bytes).unwrap();

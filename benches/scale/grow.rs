@@ -5,8 +5,8 @@
 //! ```
 //!
 //! Adds TOKENS tokens, evenly spread at random, in RUNS commits of one run each (or in the manifest, where they are few), to a table that has a schema (one that an
-//! ingest has made). Each commit names a data file that does not exist, so that its sums are what they must be: look-ups,
-//! compaction and `tokens` work as on any table, whatever reads rows does not.
+//! ingest has made). Each commit names a source, and a data file that does not exist, so that its sums are what they must be: look-ups,
+//! compaction and `tokens` work as on any table, whatever reads rows does not. Small runs are merged on the way, as an ingest does it.
 
 use std::error::Error;
 
@@ -18,6 +18,7 @@ use dedupe::ledger::name::{self, Namer};
 use dedupe::ledger::{Entry, Ledger};
 use dedupe::store::Store;
 use dedupe::token::{Token, TokenSum};
+use dedupe::upkeep::compact::compact_if_due;
 use dedupe::verdict::Accounting;
 
 /// Tokens drawn and sorted at a time, from a share of the token space that is theirs.
@@ -43,6 +44,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
         let entry = ledger.entry(&by, body(&ledger, reference, inline, namer.next(name::DATA, "parquet")))?;
         commit(&mut ledger, &entry).await?;
+        if count <= InlineTokens::MAX as u64 {
+            compact_if_due(&mut ledger, 256 << 20).await?;
+        }
     }
     println!("version {}: {} tokens", ledger.version(), ledger.state().total.count);
     Ok(())
@@ -111,6 +115,8 @@ impl Iterator for Tokens {
 fn body(ledger: &Ledger, run: Option<RunRef>, inline: InlineTokens, file: String) -> Body {
     let added = run.as_ref().map_or(TokenSum::of(&inline.0), |run| run.tokens);
     let rows = Accounting { read: added.count, accepted: added.count, ..Accounting::default() };
+    let id = Some(u128::from(ledger.version()) << 64);
+    let source = SourceUse { url: "grown".to_owned(), id, rows, ..SourceUse::default() };
     let file = DataFile {
         name: file,
         rows: added.count,
@@ -126,7 +132,7 @@ fn body(ledger: &Ledger, run: Option<RunRef>, inline: InlineTokens, file: String
         policy: ledger.state().policy_version,
         null_key: None,
         schema: None,
-        sources: vec![SourceUse { url: "grown".to_owned(), rows, ..SourceUse::default() }],
+        sources: vec![source],
         skipped: Vec::new(),
         files: vec![file],
         runs: run.into_iter().collect(),

@@ -2,6 +2,7 @@
 """What the index costs at scale. Every figure of docs/performance.md, "The index at scale", comes from here.
 
   scale.py tiny BINARY [--commits 10000]                 many commits of ten rows: time of each hundred
+  scale.py long BINARY GROW [--commits 100000]           opening, and an ingest of ten rows, after so many commits of ten tokens
   scale.py grown BINARY GROW [--tokens 100000000]        1 M rows against an index of so many tokens, and what it takes on disk
   scale.py small BINARY GROW [--tokens 1000000000]       1,000 rows against it
 
@@ -21,13 +22,16 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "works"))
 
 
-def measured(command):
+NO = 3  # the exit code of "no": what `outcome` says of a batch that nobody committed
+
+
+def measured(command, fine=(0,)):
     start = time.perf_counter()
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     out, err = child.stdout.read(), child.stderr.read()
     _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode:
+    if child.returncode not in fine:
         sys.exit(f"{command[:3]}… failed: {err.decode()[-2000:]}")
     return {"wall": time.perf_counter() - start, "cpu": usage.ru_utime + usage.ru_stime, "rss": usage.ru_maxrss / 1024, "out": out.decode()}
 
@@ -52,6 +56,28 @@ def tiny(args):
             runs.append(ingest(args.binary, [source], table))
         middle = lambda what: 1000 * statistics.median(run[what] for run in runs)
         print(f"| {hundred:,} to {hundred + 100:,} | {middle('wall'):.1f} | {middle('cpu'):.1f} |", flush=True)
+
+
+def long(args):
+    """Tables of 100, 1,000, … commits; the time of one that only opens it, and of one that adds ten rows."""
+    source = os.path.join(args.folder, "long.ndjson")
+    print("| commits | open: wall ms / CPU ms | ingest of ten rows: wall ms / CPU ms |\n|---|--:|--:|")
+    table, have, commits = fresh(os.path.join(args.folder, "long")), 1, 100
+    with open(source, "w") as out:
+        out.write(json.dumps({"event_id": "first", "v": 0}) + "\n")
+    ingest(args.binary, [source], table)
+    while commits <= args.commits:
+        measured([args.grow, table, str(10 * (commits - have)), str(commits - have)])
+        opens, ingests = [], []
+        for run in range(2 * args.runs + 1):
+            opens.append(measured([args.binary, "outcome", table, "none"], fine=(NO,)))
+            with open(source, "w") as out:
+                out.writelines(json.dumps({"event_id": f"{commits}-{run}-{row}", "v": row}) + "\n" for row in range(10))
+            ingests.append(ingest(args.binary, [source], table))
+        have = commits + len(ingests)
+        told = lambda runs: " / ".join(f"{1000 * statistics.median(run[what] for run in runs):.1f}" for what in ("wall", "cpu"))
+        print(f"| {commits:,} | {told(opens)} | {told(ingests)} |", flush=True)
+        commits *= 10
 
 
 def grown_table(args, tokens):
@@ -101,23 +127,26 @@ def compare(args, what):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("work", choices=["tiny", "grown", "small"])
+    parser.add_argument("work", choices=["tiny", "long", "grown", "small"])
     parser.add_argument("binary")
     parser.add_argument("grow", nargs="?")
     parser.add_argument("--tokens", type=int)
-    parser.add_argument("--commits", type=int, default=10_000)
+    parser.add_argument("--commits", type=int)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--memory")
     parser.add_argument("--folder", default="/tmp/scale-bench")
     args = parser.parse_args()
     args.binary = os.path.abspath(args.binary)
     os.makedirs(args.folder, exist_ok=True)
+    args.commits = args.commits or (100_000 if args.work == "long" else 10_000)
     if args.work == "tiny":
         return tiny(args)
     args.tokens = args.tokens or (100_000_000 if args.work == "grown" else 1_000_000_000)
     if not args.grow:
         parser.error("GROW is needed: cargo build --release --example grow")
     args.grow = os.path.abspath(args.grow)
+    if args.work == "long":
+        return long(args)
     compare(args, args.work)
 
 

@@ -28,16 +28,17 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args, context: &Context, out: &mut Out) -> Result<Exit, Stop> {
-    let ledger = open(&args.table.table, args.version, context).await?;
+    let mut ledger = open(&args.table.table, args.version, context).await?;
+    ledger.read_files().await?;
     let (store, state) = (ledger.store(), ledger.state());
     if !out.is_json() {
-        for name in state.files.keys() {
+        for name in state.files()?.keys() {
             out.line(&store.location_of(name))?;
         }
         return Ok(Exit::Done);
     }
     out.open_list(&json!({ "table": table_url(store), "version": state.version() }), "files")?;
-    for (i, (name, file)) in state.files.iter().enumerate() {
+    for (i, (name, file)) in state.files()?.iter().enumerate() {
         let item = json!({
             "path": store.location_of(name),
             "name": name,

@@ -66,13 +66,13 @@ struct Commit {
 pub(super) async fn run(args: Args, context: &Context, out: &mut Out) -> Result<Exit, Stop> {
     let mut ledger = open(&args.table.table, None, context).await?;
     let mut in_flight = Vec::new();
-    if !ledger.state().batches.contains_key(&args.batch) {
+    if ledger.batch(&args.batch).await?.is_none() {
         in_flight = writers::in_flight(ledger.store(), ledger.state()).await?;
         in_flight.retain(|writer| writer.batch.as_ref() == Some(&args.batch));
         // In this order: a session takes its lease back after its commit, so if neither is seen there was neither.
         ledger.refresh().await?;
     }
-    let version = ledger.state().batches.get(&args.batch).map(|seen| seen.version);
+    let version = ledger.batch(&args.batch).await?.map(|seen| seen.version);
     let commit = match version {
         None => None,
         Some(version) => {

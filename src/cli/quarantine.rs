@@ -38,9 +38,10 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args, context: &Context, out: &mut Out) -> Result<Exit, Stop> {
-    let ledger = open(&args.table.table, None, context).await?;
+    let mut ledger = open(&args.table.table, None, context).await?;
+    ledger.read_files().await?;
     let asked = |file: &&Live<QuarantineFile>| args.version.is_none_or(|version| file.since == version);
-    let mut files: Vec<&Live<QuarantineFile>> = ledger.state().quarantine.values().filter(asked).collect();
+    let mut files: Vec<&Live<QuarantineFile>> = ledger.state().quarantine()?.values().filter(asked).collect();
     files.sort_by(|a, b| (a.since, &a.item.name).cmp(&(b.since, &b.item.name)));
     match (out.is_json(), args.print) {
         (false, false) => out.text(&list(&ledger, &files))?,

@@ -57,8 +57,8 @@ struct Status<'a> {
     duplicate_rate: Option<f64>,
     /// Row accounting of all commits together.
     totals: Accounting,
-    sources: usize,
-    batches: usize,
+    sources: u64,
+    batches: u64,
     quarantine_files: usize,
     quarantine_rows: u64,
     null_key: NullKey,
@@ -81,8 +81,9 @@ struct LastCommit<'a> {
 }
 
 pub(super) async fn run(args: Args, context: &Context, out: &mut Out) -> Result<Exit, Stop> {
-    let ledger = open_to_tell(&args.table.table, args.version, context).await?;
-    let mut status = status(&ledger);
+    let mut ledger = open_to_tell(&args.table.table, args.version, context).await?;
+    ledger.read_files().await?;
+    let mut status = status(&ledger)?;
     if args.version.is_none() {
         status.in_flight = in_flight(ledger.store(), ledger.state()).await?;
     }
@@ -90,31 +91,32 @@ pub(super) async fn run(args: Args, context: &Context, out: &mut Out) -> Result<
     Ok(Exit::Done)
 }
 
-fn status(ledger: &Ledger) -> Status<'_> {
+fn status(ledger: &Ledger) -> crate::Result<Status<'_>> {
     let (state, token) = (ledger.state(), &ledger.identity().token);
+    let (files, quarantine) = (state.files()?, state.quarantine()?);
     let sum = |numbers: &mut dyn Iterator<Item = u64>| numbers.fold(0, u64::saturating_add);
     let known = state.rows.duplicate.saturating_add(state.rows.replayed);
-    Status {
+    Ok(Status {
         table: table_url(ledger.store()),
         id: &ledger.identity().table,
         version: state.version(),
         versions: state.entries,
         key: &token.columns,
         token_hash: token.hash,
-        rows: sum(&mut state.files.values().map(|file| file.item.rows)),
+        rows: sum(&mut files.values().map(|file| file.item.rows)),
         keyless: state.keyless,
-        files: state.files.len(),
-        bytes: sum(&mut state.files.values().map(|file| file.item.bytes)),
+        files: files.len(),
+        bytes: sum(&mut files.values().map(|file| file.item.bytes)),
         tokens: state.total.count,
         runs: state.runs.len(),
         run_bytes: sum(&mut state.runs.values().map(|run| run.item.bytes)),
         inline_tokens: state.inline_count(),
         duplicate_rate: (state.rows.read > 0).then(|| known as f64 / state.rows.read as f64),
         totals: state.rows,
-        sources: state.sources.len(),
-        batches: state.batches.len(),
-        quarantine_files: state.quarantine.len(),
-        quarantine_rows: sum(&mut state.quarantine.values().map(|file| file.item.rows)),
+        sources: state.sources,
+        batches: state.batches,
+        quarantine_files: quarantine.len(),
+        quarantine_rows: sum(&mut quarantine.values().map(|file| file.item.rows)),
         null_key: state.policy.null_key,
         partition_by: &state.policy.partition_by,
         schema: state.schema.as_ref().and_then(|schema| serde_json::from_str(&text_of_schema(schema)).ok()),
@@ -122,7 +124,7 @@ fn status(ledger: &Ledger) -> Status<'_> {
         floor: state.floor,
         oldest: state.oldest,
         in_flight: Vec::new(),
-    }
+    })
 }
 
 fn text(status: &Status<'_>) -> String {

@@ -54,11 +54,12 @@ struct Reply {
 
 pub(super) async fn run(args: Args, context: &Context, out: &mut Out) -> Result<Exit, Stop> {
     let stopwatch = Stopwatch::start();
-    let ledger = open(&args.table.table, args.version, context).await?;
+    let mut ledger = open(&args.table.table, args.version, context).await?;
     let mut options = VerifyOptions::default();
     options.memory = args.memory.unwrap_or(options.memory);
     options.threads = args.threads.unwrap_or(options.threads);
     let report = verify(&ledger, &options).await?;
+    ledger.read_files().await?;
     let state = ledger.state();
     let reply = Reply {
         table: table_url(ledger.store()),
@@ -66,7 +67,7 @@ pub(super) async fn run(args: Args, context: &Context, out: &mut Out) -> Result<
         ok: report.problems.is_empty(),
         report,
         versions: state.entries,
-        files: state.files.len(),
+        files: state.files()?.len(),
         runs: state.runs.len(),
         seconds: stopwatch.seconds(),
     };

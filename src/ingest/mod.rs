@@ -103,7 +103,7 @@ impl Run<'_> {
     /// The report; `None` if another writer created the table meanwhile, so that all is to be done again.
     async fn go(&self, stdin: &mut Option<plan::Head>) -> Result<Option<IngestReport>> {
         let options = self.options;
-        let ledger = Ledger::open(self.store.clone()).await?;
+        let mut ledger = Ledger::open(self.store.clone()).await?;
         if let Some(ledger) = &ledger {
             warn_of_single_writer(ledger.identity());
         }
@@ -111,13 +111,17 @@ impl Run<'_> {
         self.check_partitions(ledger.as_ref())?;
         self.check_first_run_only(ledger.as_ref().map(Ledger::identity))?;
         let batch = options.batch_id.as_ref().map(|id| plan::batch(id, self.files));
-        if let (Some(ledger), Some(batch)) = (&ledger, &batch)
+        if let (Some(ledger), Some(batch)) = (&mut ledger, &batch)
             && let Some(report) = self.committed_before(ledger, batch).await?
         {
             return Ok(Some(report));
         }
+        if let Some(ledger) = &mut ledger {
+            let sources: Vec<u128> = self.files.iter().filter_map(plan::identity).collect();
+            ledger.look_up(&sources, &[]).await?;
+        }
         let mut planned =
-            plan::sort_out(self.files, ledger.as_ref().map(Ledger::state), self.unreadable, options);
+            plan::sort_out(self.files, ledger.as_ref().map(Ledger::state), self.unreadable, options)?;
         let nothing_to_read = !planned.iter().any(|planned| matches!(planned, Planned::Read { .. }));
         if let Some(ledger) = &ledger
             && nothing_to_read
@@ -346,7 +350,7 @@ impl Run<'_> {
     }
 
     /// The outcome of the run that committed this batch before, if one did.
-    async fn committed_before(&self, ledger: &Ledger, batch: &Batch) -> Result<Option<IngestReport>> {
+    async fn committed_before(&self, ledger: &mut Ledger, batch: &Batch) -> Result<Option<IngestReport>> {
         let Some((version, ingest)) = committed_before(ledger, batch).await? else { return Ok(None) };
         let mut report = self.report(Some(&Committed::of_entry(version, &ingest)));
         report.sources = ingest.sources.len() as u64;

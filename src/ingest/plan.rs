@@ -95,19 +95,22 @@ pub(super) fn batch(id: &str, files: &[SourceFile]) -> Batch {
     Batch { id: id.to_owned(), digest: xxh3_128(text.join("\n").as_bytes()) }
 }
 
-/// Decides for each source whether it is read. `unreadable` are those that an earlier attempt failed on.
+/// Decides for each source whether it is read; they were looked up. `unreadable` are those that an earlier attempt failed on.
 pub(super) fn sort_out(
     files: &[SourceFile],
     state: Option<&State>,
     unreadable: &BTreeMap<String, String>,
     options: &IngestOptions,
-) -> Vec<Planned> {
+) -> Result<Vec<Planned>> {
     let one = |file: &SourceFile| {
         if let Some(reason) = unreadable.get(&file.url) {
-            return Planned::Skipped(SkippedSource { url: file.url.clone(), reason: reason.clone() });
+            return Ok(Planned::Skipped(SkippedSource { url: file.url.clone(), reason: reason.clone() }));
         }
         let id = identity(file);
-        let seen = id.and_then(|id| state?.sources.get(&id));
+        let seen = match (id, state) {
+            (Some(id), Some(state)) => state.source(id)?,
+            _ => None,
+        };
         let mut note = SourceUse {
             url: file.url.clone(),
             size: file.size,
@@ -117,13 +120,13 @@ pub(super) fn sort_out(
             replay_of: seen.map(|seen| seen.version),
             ..SourceUse::default()
         };
-        match seen {
+        Ok(match seen {
             Some(seen) if !options.reread => {
                 note.rows.count(Verdict::Replayed, seen.rows);
                 Planned::Recognised { note }
             }
             _ => Planned::Read { file: file.clone(), note, head: None },
-        }
+        })
     };
     files.iter().map(one).collect()
 }

@@ -480,11 +480,12 @@ mod tests {
             let Body::Ingest(ingest) = &mut entry.body else { unreachable!() };
             ingest.schema = Some(SchemaChange { base: 0, schema: schema.clone() });
             let entry = entry.encode().unwrap();
-            let state = State { entries: 1, schema: Some(schema), ..State::default() };
+            let mut state = State::default();
+            (state.entries, state.schema) = (1, Some(schema));
             (
                 Entry::decode("x", &entry).unwrap().encode().unwrap(),
                 entry,
-                checkpoint::encode(0, &state).unwrap(),
+                checkpoint::encode(&state).unwrap(),
             )
         };
         let first = bytes(schema());

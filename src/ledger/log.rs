@@ -7,6 +7,7 @@
 //! - **R4** nothing is deleted, whatever the doubt;
 //! - **R5** "committed" is said only when the store accepted our bytes or our bytes were read back.
 
+pub(crate) mod beneath;
 pub(crate) mod read;
 mod snapshot;
 
@@ -252,6 +253,8 @@ impl Ledger {
                 .buffered(FETCH_AHEAD)
                 .collect()
                 .await;
+            let read = fetched.iter().filter_map(|found| found.as_ref().ok()?.as_ref());
+            self.prepare_for(read.map(|(entry, _)| entry)).await?;
             for found in fetched {
                 if self.state.entries > first && found.is_err() {
                     break;
@@ -301,6 +304,7 @@ impl Ledger {
         entry: &Entry,
         ahead: u64,
     ) -> Result<(Proposal, Vec<Entry>)> {
+        self.prepare_for([entry]).await?;
         if let Err(void) = self.state.check(entry) {
             return Ok((Proposal::Void(void), Vec::new()));
         }
@@ -365,7 +369,7 @@ impl Ledger {
                 }
                 Ok(Some(found)) => match Entry::decode(&object, &found) {
                     Ok(rival) => {
-                        let valid = match self.admit(&rival, Entry::hash(&found))? {
+                        let valid = match self.admit(&rival, Entry::hash(&found)).await? {
                             Applied::Valid => Some(Box::new(rival)),
                             Applied::Void(void) => {
                                 tell_of_void(&rival, &void);
@@ -400,7 +404,7 @@ impl Ledger {
         for (read, found) in next.into_iter().enumerate() {
             // Whatever could not be read is found with the next proposal.
             let Ok(Some((entry, hash))) = found else { break };
-            match self.admit(&entry, hash)? {
+            match self.admit(&entry, hash).await? {
                 Applied::Valid => news.push(entry),
                 Applied::Void(void) => tell_of_void(&entry, &void),
             }
@@ -413,7 +417,7 @@ impl Ledger {
 
     /// Our bytes stand in the ledger. That alone is no commit: a void entry stands there too.
     async fn stands(&mut self, entry: &Entry, bytes: &[u8]) -> Result<Proposal> {
-        if let Applied::Void(void) = self.admit(entry, Entry::hash(bytes))? {
+        if let Applied::Void(void) = self.admit(entry, Entry::hash(bytes)).await? {
             tell_of_void(entry, &void);
             return Ok(Proposal::Void(void));
         }
@@ -421,24 +425,18 @@ impl Ledger {
         Ok(Proposal::Committed)
     }
 
-    fn admit(&mut self, entry: &Entry, hash: u128) -> Result<Applied> {
+    async fn admit(&mut self, entry: &Entry, hash: u128) -> Result<Applied> {
+        self.prepare_for([entry]).await?;
         admit(&self.identity, &mut self.state, entry, hash)
     }
 
     /// Checkpoints save time, nothing depends on them: trouble is told and forgotten.
-    async fn leave_checkpoint(&self) {
+    async fn leave_checkpoint(&mut self) {
         let version = self.version();
         if version == 0 || !version.is_multiple_of(checkpoint::INTERVAL) {
             return;
         }
-        let written = async {
-            let (name, bytes) = checkpoint::encode(version, &self.state)?;
-            match self.store.put_once(&name, bytes).await {
-                Put::Landed | Put::Taken => Ok(()),
-                Put::Failed(e) | Put::Unknown(e) => Err(e),
-            }
-        };
-        if let Err(e) = written.await {
+        if let Err(e) = self.write_checkpoint().await {
             warn!("checkpoint {version} could not be written: {e}");
         }
     }
@@ -455,7 +453,12 @@ fn admit(identity: &TableIdentity, state: &mut State, entry: &Entry, hash: u128)
             format!("it belongs to table {}, {} to {}", create.table, name::TABLE, identity.table),
         ));
     }
-    Ok(state.apply(entry, hash))
+    match state.apply(entry, hash) {
+        Applied::Void(Void::Unread(what)) => {
+            Err(Error::Internal(format!("{what} was not looked up before an entry was judged")))
+        }
+        applied => Ok(applied),
+    }
 }
 
 fn tell_of_void(entry: &Entry, void: &Void) {

@@ -13,6 +13,8 @@ pub const TABLE: &str = "_dedupe/table.json";
 pub const LEDGER: &str = "_dedupe/ledger";
 /// The folder of checkpoints.
 pub const CHECKPOINTS: &str = "_dedupe/checkpoint";
+/// The folder of what checkpoints share.
+pub const PARTS: &str = "_dedupe/parts";
 /// The folder of token runs.
 pub const TOKENS: &str = "_dedupe/tokens";
 /// The folder of rows that were kept out.

@@ -4,6 +4,9 @@
 //! pure: no I/O, no clock, no randomness. An entry that breaks a rule is *void*: it occupies its version and has no
 //! effect, so that a zombie or a faulty writer can neither corrupt a table nor wedge it.
 
+mod beneath;
+mod seen;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use arrow_schema::Schema;
@@ -11,12 +14,20 @@ use serde::{Deserialize, Serialize};
 
 use super::entry::{Body, Compact, DataFile, Entry, Ingest, InlineTokens, QuarantineFile, RunRef};
 use super::name::StagedName;
+use crate::error::{Error, Result};
 use crate::policy::Policy;
 use crate::token::{TokenSum, hex128};
 use crate::verdict::Accounting;
+pub(crate) use beneath::{Asks, Beneath, Part, Parts};
+pub use seen::{BatchSeen, SourceSeen};
+pub(crate) use seen::{Key, Seen};
 
 /// The folded ledger up to a version.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+///
+/// What grows with every commit may lie *beneath*, in parts of the checkpoint that the state began with, unread: the lists
+/// of data and quarantine files, and the index of everything that counts once (names, sources, batches). A state that was
+/// folded from the first version holds all of it.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct State {
     /// How many entries were applied, void ones included: the next version.
     pub entries: u64,
@@ -38,22 +49,15 @@ pub struct State {
     pub floor: u64,
     /// The oldest version whose snapshot is whole for certain. Below it a vacuum may have deleted what it named.
     pub oldest: u64,
-    /// Live data files by name.
-    #[serde(with = "live")]
-    pub files: BTreeMap<String, Live<DataFile>>,
     /// Live token runs by name.
     #[serde(with = "live")]
     pub runs: BTreeMap<String, Live<RunRef>>,
     /// Live inline tokens by the version that holds them.
     pub inline: BTreeMap<u64, InlineTokens>,
-    /// Files of rows kept out, by name, with the version that named them.
-    #[serde(with = "live")]
-    pub quarantine: BTreeMap<String, Live<QuarantineFile>>,
-    /// Consumed sources by identity.
-    #[serde(with = "sources")]
-    pub sources: BTreeMap<u128, SourceSeen>,
-    /// Committed batches by id.
-    pub batches: BTreeMap<String, BatchSeen>,
+    /// How many sources with an identity were consumed.
+    pub sources: u64,
+    /// How many batches were committed.
+    pub batches: u64,
     /// The multiset hash of all accepted tokens.
     pub total: TokenSum,
     /// Accepted rows without a key.
@@ -62,6 +66,33 @@ pub struct State {
     pub rows: Accounting,
     /// The last version that added rows or judged any, and its time.
     pub last_ingest: Option<(u64, String)>,
+    /// Live data files by name; those of the versions that are not beneath, at least.
+    #[serde(skip)]
+    files: BTreeMap<String, Live<DataFile>>,
+    /// Files of rows kept out, likewise.
+    #[serde(skip)]
+    quarantine: BTreeMap<String, Live<QuarantineFile>>,
+    /// What counts once, likewise.
+    #[serde(skip)]
+    seen: BTreeMap<u128, Seen>,
+    beneath: Beneath,
+}
+
+/// States are equal if they stand for the same, and the same of it was read.
+impl PartialEq for State {
+    fn eq(&self, other: &Self) -> bool {
+        let content = |state: &Self| {
+            let Self { entries, tip, schema_version, policy_version, floor, oldest, .. } = *state;
+            let Self { sources, batches, total, keyless, rows, .. } = *state;
+            let numbers = (entries, tip, schema_version, policy_version, floor, oldest, sources, batches);
+            (numbers, total, keyless, rows, state.beneath.unread())
+        };
+        content(self) == content(other)
+            && (&self.table, &self.schema, &self.policy, &self.last_ingest)
+                == (&other.table, &other.schema, &other.policy, &other.last_ingest)
+            && (&self.runs, &self.inline) == (&other.runs, &other.inline)
+            && (&self.files, &self.quarantine, &self.seen) == (&other.files, &other.quarantine, &other.seen)
+    }
 }
 
 /// A live object and the version that made it live.
@@ -71,25 +102,6 @@ pub struct Live<T> {
     pub since: u64,
     /// What the manifest says of it.
     pub item: T,
-}
-
-/// What is remembered of a consumed source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SourceSeen {
-    /// The version that consumed it.
-    pub version: u64,
-    /// Rows it held.
-    pub rows: u64,
-}
-
-/// What is remembered of a committed batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BatchSeen {
-    /// The version that committed it.
-    pub version: u64,
-    /// What it stood for, see [`super::entry::Batch::digest`].
-    #[serde(with = "hex128")]
-    pub digest: u128,
 }
 
 /// What an entry did.
@@ -121,8 +133,8 @@ pub enum Void {
     /// An object was staged below the floor.
     #[error("{0} was staged below the floor and may be gone")]
     BelowFloor(String),
-    /// An object is named that is live already.
-    #[error("{0} is part of the table already")]
+    /// An object is named that is, or was, part of the table: a name is used once.
+    #[error("{0} was named before")]
     NamedTwice(String),
     /// A compaction replaces what is not live.
     #[error("{0} is no longer live")]
@@ -152,6 +164,9 @@ pub enum Void {
     /// stage at or above the floor, so then every object that he may have to read is retained.
     #[error("the oldest readable version {0} is below the present one or not below the floor")]
     Oldest(u64),
+    /// Not a rule that is broken: what decides lies beneath and was not read. The ledger reads it before it asks.
+    #[error("whether it is cannot be said: what the checkpoint's parts say of {0} was not read")]
+    Unread(String),
 }
 
 impl State {
@@ -160,12 +175,37 @@ impl State {
         self.entries.checked_sub(1)
     }
 
+    /// Live data files by name. An error if they lie beneath: [`Ledger::read_files`](super::Ledger::read_files) first.
+    pub fn files(&self) -> Result<&BTreeMap<String, Live<DataFile>>> {
+        if self.beneath.lists.unread { Err(lists_unread()) } else { Ok(&self.files) }
+    }
+
+    /// Files of rows kept out, by name, with the version that named them. An error as of [`Self::files`].
+    pub fn quarantine(&self) -> Result<&BTreeMap<String, Live<QuarantineFile>>> {
+        if self.beneath.lists.unread { Err(lists_unread()) } else { Ok(&self.quarantine) }
+    }
+
+    /// What is known of the source with this identity. An error if that lies beneath:
+    /// [`Ledger::look_up`](super::Ledger::look_up) first.
+    pub fn source(&self, id: u128) -> Result<Option<SourceSeen>> {
+        let seen = self.find(Key::source(id)).ok_or_else(index_unread)?;
+        Ok(seen.map(|seen| SourceSeen { version: seen.version, rows: seen.value as u64 }))
+    }
+
+    /// What is known of the batch with this id. An error as of [`Self::source`].
+    pub fn batch(&self, id: &str) -> Result<Option<BatchSeen>> {
+        let seen = self.find(Key::batch(id)).ok_or_else(index_unread)?;
+        Ok(seen.map(|seen| BatchSeen { version: seen.version, digest: seen.value }))
+    }
+
     /// Applies the entry that stands in the next version; `hash` is that of its bytes. Void entries count as
-    /// entries and change nothing else.
+    /// entries and change nothing else. Where what decides was not read ([`Void::Unread`]) nothing is changed at all.
     pub fn apply(&mut self, entry: &Entry, hash: u128) -> Applied {
         let verdict = self.check(entry);
-        if verdict.is_ok() {
-            self.fold(entry);
+        match verdict {
+            Ok(()) => self.fold(entry),
+            Err(void @ Void::Unread(_)) => return Applied::Void(void),
+            Err(_) => {}
         }
         // Only a forged checkpoint is ever full: the numbers of real ledgers start at 0.
         self.entries = self.entries.saturating_add(1);
@@ -177,7 +217,7 @@ impl State {
     }
 
     /// Whether `entry` would be valid as the next version: every rule there is.
-    pub fn check(&self, entry: &Entry) -> Result<(), Void> {
+    pub fn check(&self, entry: &Entry) -> std::result::Result<(), Void> {
         if entry.version != self.entries || entry.prev != self.tip {
             return Err(Void::Misplaced { made_for: entry.version });
         }
@@ -205,7 +245,7 @@ impl State {
         self.inline.values().map(|tokens| tokens.0.len()).sum()
     }
 
-    fn check_ingest(&self, ingest: &Ingest) -> Result<(), Void> {
+    fn check_ingest(&self, ingest: &Ingest) -> std::result::Result<(), Void> {
         if ingest.policy != self.policy_version {
             return Err(Void::PolicyChanged);
         }
@@ -214,13 +254,17 @@ impl State {
             None if self.schema.is_none() && !ingest.files.is_empty() => return Err(Void::SchemaChanged),
             _ => {}
         }
+        let found = |key, what: &str| self.find(key).ok_or_else(|| Void::Unread(what.to_owned()));
         if let Some(batch) = &ingest.batch
-            && self.batches.contains_key(&batch.id)
+            && found(Key::batch(&batch.id), &batch.id)?.is_some()
         {
             return Err(Void::BatchCommitted(batch.id.clone()));
         }
         for source in &ingest.sources {
-            let seen = source.id.and_then(|id| self.sources.get(&id)).map(|seen| seen.version);
+            let seen = match source.id {
+                Some(id) => found(Key::source(id), &source.url)?.map(|seen| seen.version),
+                None => None,
+            };
             match source.replay_of {
                 None if seen.is_some() => return Err(Void::SourceCommitted(source.url.clone())),
                 // Rows of a replay are dropped unread, so the first reading must really be there.
@@ -235,7 +279,7 @@ impl State {
         self.check_sums(ingest)
     }
 
-    fn check_sums(&self, ingest: &Ingest) -> Result<(), Void> {
+    fn check_sums(&self, ingest: &Ingest) -> std::result::Result<(), Void> {
         let conserved = ingest.sources.iter().all(|source| source.rows.is_conserved());
         if !conserved || !ingest.rows.is_conserved() {
             return Err(Void::Sums("rows read are not the sum of their verdicts"));
@@ -264,7 +308,7 @@ impl State {
         Ok(())
     }
 
-    fn check_compact(&self, compact: &Compact) -> Result<(), Void> {
+    fn check_compact(&self, compact: &Compact) -> std::result::Result<(), Void> {
         let mut tokens = Vec::new();
         let mut seen = BTreeSet::new();
         for name in &compact.runs_removed {
@@ -280,6 +324,9 @@ impl State {
         }
         let mut files = Vec::new();
         for name in &compact.files_removed {
+            if self.beneath.lists.unread {
+                return Err(Void::Unread(name.clone()));
+            }
             let file = self.files.get(name).filter(|_| seen.insert(name));
             files.push(&file.ok_or_else(|| Void::NotLive(name.clone()))?.item);
         }
@@ -296,18 +343,16 @@ impl State {
         Ok(())
     }
 
-    fn check_new_names<'a>(&self, names: impl Iterator<Item = &'a String>) -> Result<(), Void> {
+    fn check_new_names<'a>(&self, names: impl Iterator<Item = &'a String>) -> std::result::Result<(), Void> {
         let mut new = BTreeSet::new();
         for name in names {
-            match StagedName::parse(name) {
+            let stage = match StagedName::parse(name) {
                 Some(staged) if staged.stage < self.floor => return Err(Void::BelowFloor(name.clone())),
-                Some(staged) if staged.stage <= self.entries => {}
+                Some(staged) if staged.stage <= self.entries => staged.stage,
                 _ => return Err(Void::NotStaged(name.clone())),
-            }
-            let known = self.files.contains_key(name)
-                || self.runs.contains_key(name)
-                || self.quarantine.contains_key(name);
-            if known || !new.insert(name) {
+            };
+            let known = self.find_name(name, stage).ok_or_else(|| Void::Unread(name.clone()))?;
+            if known.is_some() || !new.insert(name) {
                 return Err(Void::NamedTwice(name.clone()));
             }
         }
@@ -344,13 +389,20 @@ impl State {
             self.schema_version = since;
         }
         if let Some(batch) = &ingest.batch {
-            self.batches.insert(batch.id.clone(), BatchSeen { version: since, digest: batch.digest });
+            self.seen.insert(Key::batch(&batch.id).0, Seen { version: since, value: batch.digest });
+            self.batches = self.batches.saturating_add(1);
         }
         for source in ingest.sources.iter().filter(|source| source.replay_of.is_none()) {
-            if let Some(id) = source.id {
-                self.sources.insert(id, SourceSeen { version: since, rows: source.rows.read });
+            let Some(id) = source.id else { continue };
+            let seen = Seen { version: since, value: source.rows.read.into() };
+            // Within one entry the same source may stand twice.
+            if self.seen.insert(Key::source(id).0, seen).is_none() {
+                self.sources = self.sources.saturating_add(1);
             }
         }
+        self.note_names(since, ingest.files.iter().map(|file| &file.name));
+        self.note_names(since, ingest.runs.iter().map(|run| &run.name));
+        self.note_names(since, ingest.quarantine.iter().map(|file| &file.name));
         let live = |file: &DataFile| (file.name.clone(), Live { since, item: file.clone() });
         self.files.extend(ingest.files.iter().map(live));
         self.runs.extend(ingest.runs.iter().map(|run| (run.name.clone(), Live { since, item: run.clone() })));
@@ -368,7 +420,13 @@ impl State {
     fn fold_compact(&mut self, since: u64, compact: &Compact) {
         compact.runs_removed.iter().for_each(|name| drop(self.runs.remove(name)));
         compact.inline_removed.iter().for_each(|version| drop(self.inline.remove(version)));
-        compact.files_removed.iter().for_each(|name| drop(self.files.remove(name)));
+        if !compact.files_removed.is_empty() {
+            compact.files_removed.iter().for_each(|name| drop(self.files.remove(name)));
+            // The lists beneath are no longer true; all of them was read, or this could not be judged.
+            self.beneath.lists = Parts::default();
+        }
+        self.note_names(since, compact.runs_added.iter().map(|run| &run.name));
+        self.note_names(since, compact.files_added.iter().map(|file| &file.name));
         self.runs.extend(
             compact.runs_added.iter().map(|run| (run.name.clone(), Live { since, item: run.clone() })),
         );
@@ -386,7 +444,7 @@ struct FileSums {
 }
 
 impl FileSums {
-    fn of<'a>(files: impl Iterator<Item = &'a DataFile> + Clone) -> Result<Self, Void> {
+    fn of<'a>(files: impl Iterator<Item = &'a DataFile> + Clone) -> std::result::Result<Self, Void> {
         if !files.clone().all(|f| f.tokens.count.checked_add(f.keyless) == Some(f.rows)) {
             return Err(Void::Sums("a data file's rows are not its tokens and its rows without a key"));
         }
@@ -411,70 +469,32 @@ fn sum_tokens(mut sums: impl Iterator<Item = TokenSum>) -> Option<TokenSum> {
     })
 }
 
-/// What is live stands as a list of versions and items, each with its name once: a long table's checkpoint is mostly this,
-/// and every run reads it.
+/// What is live stands as a list of versions and items, each with its name once.
 mod live {
-    use super::{BTreeMap, DataFile, Live, QuarantineFile, RunRef};
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use super::{BTreeMap, Live, RunRef};
+    use serde::{Deserialize, Deserializer, Serializer};
 
-    pub(super) trait Named {
-        fn name(&self) -> &str;
-    }
-
-    impl Named for DataFile {
-        fn name(&self) -> &str {
-            &self.name
-        }
-    }
-
-    impl Named for RunRef {
-        fn name(&self) -> &str {
-            &self.name
-        }
-    }
-
-    impl Named for QuarantineFile {
-        fn name(&self) -> &str {
-            &self.name
-        }
-    }
-
-    pub(super) fn serialize<T: Serialize, S: Serializer>(
-        map: &BTreeMap<String, Live<T>>,
+    pub(super) fn serialize<S: Serializer>(
+        map: &BTreeMap<String, Live<RunRef>>,
         s: S,
     ) -> Result<S::Ok, S::Error> {
         s.collect_seq(map.values().map(|live| (live.since, &live.item)))
     }
 
-    pub(super) fn deserialize<'de, T: Named + Deserialize<'de>, D: Deserializer<'de>>(
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
         d: D,
-    ) -> Result<BTreeMap<String, Live<T>>, D::Error> {
-        let all = Vec::<(u64, T)>::deserialize(d)?;
-        Ok(all.into_iter().map(|(since, item)| (item.name().to_owned(), Live { since, item })).collect())
+    ) -> Result<BTreeMap<String, Live<RunRef>>, D::Error> {
+        let all = Vec::<(u64, RunRef)>::deserialize(d)?;
+        Ok(all.into_iter().map(|(since, item)| (item.name.clone(), Live { since, item })).collect())
     }
 }
 
-/// JSON has no 128-bit keys: the sources stand as a list.
-mod sources {
-    use super::{BTreeMap, SourceSeen};
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+fn lists_unread() -> Error {
+    Error::Internal("the lists of files lie in parts of a checkpoint that were not read".into())
+}
 
-    #[derive(Serialize, Deserialize)]
-    struct Row(#[serde(with = "crate::token::hex128")] u128, u64, u64);
-
-    pub(super) fn serialize<S: Serializer>(
-        map: &BTreeMap<u128, SourceSeen>,
-        s: S,
-    ) -> Result<S::Ok, S::Error> {
-        s.collect_seq(map.iter().map(|(id, seen)| Row(*id, seen.version, seen.rows)))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        d: D,
-    ) -> Result<BTreeMap<u128, SourceSeen>, D::Error> {
-        let rows = Vec::<Row>::deserialize(d)?;
-        Ok(rows.into_iter().map(|Row(id, version, rows)| (id, SourceSeen { version, rows })).collect())
-    }
+fn index_unread() -> Error {
+    Error::Internal("what was asked lies in parts of a checkpoint, and was not looked up".into())
 }
 
 #[cfg(test)]

@@ -109,10 +109,12 @@ impl TableProvider for View {
 impl View {
     async fn read(&self) -> crate::Result<Vec<ArrayRef>> {
         let ledger = Ledger::open(self.store.clone()).await?;
-        let ledger = ledger.ok_or_else(|| Error::Usage(format!("{} is not a table", self.store.url())))?;
+        let mut ledger =
+            ledger.ok_or_else(|| Error::Usage(format!("{} is not a table", self.store.url())))?;
+        ledger.read_files().await?;
         match self.what {
             What::Log => log(&ledger).await,
-            What::Files => Ok(files(&ledger)),
+            What::Files => files(&ledger),
             What::Quarantine => quarantine(&ledger).await,
         }
     }
@@ -192,25 +194,26 @@ async fn log(ledger: &Ledger) -> crate::Result<Vec<ArrayRef>> {
     ])
 }
 
-fn files(ledger: &Ledger) -> Vec<ArrayRef> {
-    let files = || ledger.state().files.values();
+fn files(ledger: &Ledger) -> crate::Result<Vec<ArrayRef>> {
+    let files = ledger.state().files()?;
+    let files = || files.values();
     let number =
         |of: &dyn Fn(&crate::ledger::state::Live<crate::ledger::entry::DataFile>) -> u64| -> ArrayRef {
             Arc::new(UInt64Array::from_iter_values(files().map(of)))
         };
     let path = StringArray::from_iter_values(files().map(|file| ledger.store().location_of(&file.item.name)));
-    vec![
+    Ok(vec![
         number(&|file| file.since),
         Arc::new(path),
         number(&|file| file.item.rows),
         number(&|file| file.item.bytes),
         number(&|file| file.item.keyless),
-    ]
+    ])
 }
 
 async fn quarantine(ledger: &Ledger) -> crate::Result<Vec<ArrayRef>> {
     let mut rows: Vec<(u64, serde_json::Value)> = Vec::new();
-    for file in ledger.state().quarantine.values() {
+    for file in ledger.state().quarantine()?.values() {
         let bytes = ledger.store().get_limited(&file.item.name, MAX_QUARANTINE).await?;
         let bytes = bytes.ok_or_else(|| Error::corrupt(&file.item.name, "it is absent"))?;
         for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {

@@ -78,7 +78,9 @@ impl DedupeTable {
         } else {
             ledger.refresh().await.map_err(external)?;
         }
-        let files = prune::keep(&ledger, &self.schema, live(&ledger), filters, state)?;
+        ledger.read_files().await.map_err(external)?;
+        let files = live(&ledger).map_err(external)?;
+        let files = prune::keep(&ledger, &self.schema, files, filters, state)?;
         if files.is_empty() {
             let schema = match projection {
                 Some(projection) => Arc::new(self.schema.project(projection)?),
@@ -124,11 +126,11 @@ impl DedupeTable {
 }
 
 /// The live files, in the order in which their rows were committed.
-fn live(ledger: &Ledger) -> Vec<&DataFile> {
-    let mut files: Vec<_> = ledger.state().files.values().collect();
+fn live(ledger: &Ledger) -> crate::Result<Vec<&DataFile>> {
+    let mut files: Vec<_> = ledger.state().files()?.values().collect();
     let number = |name: &str| StagedName::parse(name).map_or(0, |name| name.number);
     files.sort_by_key(|file| (file.since, number(&file.item.name)));
-    files.into_iter().map(|file| &file.item).collect()
+    Ok(files.into_iter().map(|file| &file.item).collect())
 }
 
 /// At most so many groups of neighbours, of about the same size.

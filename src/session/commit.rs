@@ -54,8 +54,11 @@ impl Committed {
 
 /// The version that committed `batch`, and what it says, if one did by the version of `ledger`. An error if that id
 /// stands for other sources.
-pub(crate) async fn committed_before(ledger: &Ledger, batch: &Batch) -> Result<Option<(u64, Box<Ingest>)>> {
-    let Some(seen) = ledger.state().batches.get(&batch.id) else { return Ok(None) };
+pub(crate) async fn committed_before(
+    ledger: &mut Ledger,
+    batch: &Batch,
+) -> Result<Option<(u64, Box<Ingest>)>> {
+    let Some(seen) = ledger.batch(&batch.id).await? else { return Ok(None) };
     if seen.digest != batch.digest {
         return Err(Error::Refused(format!(
             "batch {:?} was committed in version {} with other sources. An id stands for the same sources for ever: \

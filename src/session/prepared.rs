@@ -204,7 +204,7 @@ impl Session {
         let mut news = Vec::new();
         ledger.refresh_into(&mut news).await?;
         // What it staged may have been merged and deleted since.
-        let ended = match committed_before(&ledger, &prepared.batch).await? {
+        let ended = match committed_before(&mut ledger, &prepared.batch).await? {
             Some((version, ingest)) => (Committed::of_entry(version, &ingest), ledger),
             None => Self::resume(prepared, ledger, news, memory, workers).await?.commit().await?,
         };

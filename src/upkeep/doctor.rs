@@ -125,9 +125,9 @@ pub async fn examine(store: &Store) -> Result<Diagnosis> {
         entries: replay.state.entries,
         void: replay.void,
         checkpoints: replay.checkpoints,
-        files: replay.state.files.len(),
+        files: replay.state.files()?.len(),
         runs: replay.state.runs.len(),
-        quarantine: replay.state.quarantine.len(),
+        quarantine: replay.state.quarantine()?.len(),
         ..Health::default()
     };
     if let Some(identity) = identity {
@@ -201,7 +201,7 @@ async fn objects(
     let mut sizes: BTreeMap<&str, u64> =
         there.iter().map(|object| (object.name.as_str(), object.size)).collect();
     let mut missing = 0;
-    for (name, bytes) in named(&replay.state) {
+    for (name, bytes) in named(&replay.state)? {
         let mut found = sizes.remove(name);
         if found != Some(bytes) {
             // A listing may lag; what is asked for by name is what counts.
@@ -239,9 +239,9 @@ async fn objects(
 }
 
 /// The objects that a state names, with their sizes.
-fn named(state: &State) -> impl Iterator<Item = (&str, u64)> {
-    let files = state.files.iter().map(|(name, file)| (name.as_str(), file.item.bytes));
+fn named(state: &State) -> Result<impl Iterator<Item = (&str, u64)>> {
+    let files = state.files()?.iter().map(|(name, file)| (name.as_str(), file.item.bytes));
     let runs = state.runs.iter().map(|(name, run)| (name.as_str(), run.item.bytes));
-    let quarantine = state.quarantine.iter().map(|(name, file)| (name.as_str(), file.item.bytes));
-    files.chain(runs).chain(quarantine)
+    let quarantine = state.quarantine()?.iter().map(|(name, file)| (name.as_str(), file.item.bytes));
+    Ok(files.chain(runs).chain(quarantine))
 }

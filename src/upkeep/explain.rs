@@ -122,7 +122,9 @@ async fn accepted(
 /// The live data files that can hold a row which `entry` accepted, the likely ones first: those it added, and what
 /// compactions have since made of those that are no longer live.
 async fn candidates(ledger: &Ledger, key: &KeyText, entry: &Entry) -> Result<Vec<DataFile>> {
-    let live = &ledger.state().files;
+    let mut listed = ledger.clone();
+    listed.read_files().await?;
+    let live = listed.state().files()?;
     let added = entry.ingest().map_or(&[][..], |ingest| &ingest.files);
     let mut files: Vec<DataFile> =
         added.iter().filter(|file| live.contains_key(&file.name)).cloned().collect();

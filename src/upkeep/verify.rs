@@ -88,6 +88,8 @@ pub async fn verify(ledger: &Ledger, options: &VerifyOptions) -> Result<VerifyRe
 
 async fn verify_all(ledger: &Ledger, options: &VerifyOptions) -> Result<VerifyReport> {
     let mut report = VerifyReport::default();
+    let ledger = &mut ledger.clone();
+    ledger.read_all().await?;
     verify_ledger(ledger, &mut report).await?;
     verify_index(ledger, &mut report).await?;
     verify_quarantine(ledger, &mut report).await?;
@@ -197,7 +199,7 @@ async fn feed(
 }
 
 async fn verify_quarantine(ledger: &Ledger, report: &mut VerifyReport) -> Result<()> {
-    for file in ledger.state().quarantine.values() {
+    for file in ledger.state().quarantine()?.values() {
         match ledger.store().head(&file.item.name).await? {
             Some(found) if found.size == file.item.bytes => {}
             Some(found) => report.problems.push(format!(
@@ -222,7 +224,7 @@ async fn verify_data(ledger: &Ledger, options: &VerifyOptions, report: &mut Veri
         unknown: Counted::new("a row whose key is not in the index"),
         repeated: Counted::new("a row whose key another row has as well"),
     };
-    for file in state.files.values() {
+    for file in state.files()?.values() {
         if let Err(error) = seen.read(ledger, &file.item, &workers, report).await {
             report.problems.push(error.to_string());
         }

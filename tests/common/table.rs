@@ -98,7 +98,7 @@ pub fn run(table: &Path, sources: &[PathBuf], options: &IngestOptions) -> dedupe
 /// The live data files, in the order in which their rows were added.
 pub fn files(table: &Path) -> Vec<PathBuf> {
     let ledger = open(table);
-    let mut files: Vec<_> = ledger.state().files.values().collect();
+    let mut files: Vec<_> = ledger.state().files().unwrap().values().collect();
     files.sort_by_key(|file| (file.since, number(&file.item.name)));
     files.into_iter().map(|file| table.join(&file.item.name)).collect()
 }
@@ -135,7 +135,9 @@ pub fn events_of_text(file: &Path) -> Vec<Event> {
 
 pub fn open(table: &Path) -> Ledger {
     let store = Store::open(table.to_str().unwrap(), &[]).unwrap();
-    runtime().block_on(Ledger::open(store)).unwrap().unwrap()
+    let mut ledger = runtime().block_on(Ledger::open(store)).unwrap().unwrap();
+    runtime().block_on(ledger.read_files()).unwrap();
+    ledger
 }
 
 /// Everything that is wrong with a table.

@@ -73,7 +73,9 @@ impl Place {
     }
 
     pub async fn ledger(&self) -> Ledger {
-        Ledger::open(self.store.clone()).await.unwrap().unwrap()
+        let mut ledger = Ledger::open(self.store.clone()).await.unwrap().unwrap();
+        ledger.read_files().await.unwrap();
+        ledger
     }
 
     pub async fn writer(&self) -> Writer {
@@ -108,7 +110,7 @@ impl Place {
     /// All rows of the table, sorted.
     pub async fn rows(&self) -> Vec<Row> {
         let mut all = Vec::new();
-        for name in self.ledger().await.state().files.keys() {
+        for name in self.ledger().await.state().files().unwrap().keys() {
             all.extend(read(&self.store, name).await);
         }
         all.sort();
@@ -129,7 +131,7 @@ impl Place {
         let ledger = self.ledger().await;
         let report = verify(&ledger, &VerifyOptions::default()).await.unwrap();
         assert_eq!(report.problems, Vec::<String>::new());
-        for file in ledger.state().files.values() {
+        for file in ledger.state().files().unwrap().values() {
             let of_sources: u64 = file.item.origin.iter().map(|(_, rows)| rows).sum();
             assert_eq!(of_sources, file.item.rows, "{}", file.item.name);
         }

@@ -23,7 +23,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 const MIB: usize = 1 << 20;
 
@@ -183,6 +183,7 @@ fn json_of(bytes: &[u8]) -> Option<Value> {
 
 const LEDGER: &str = "_dedupe/ledger/";
 const CHECKPOINTS: &str = "_dedupe/checkpoint/";
+const PARTS: &str = "_dedupe/parts/";
 
 /// Makes each manifest follow from the one before it again.
 fn chain(table: &mut Table) {
@@ -200,7 +201,60 @@ fn chain(table: &mut Table) {
     }
 }
 
-/// Bends the checkpoint's state, and gives it the name and the tip that make it look sound.
+/// Puts `bytes` in the place of a part, under a name that vouches for them.
+fn replace_part(table: &mut Table, checkpoint: &mut Value, kind: &str, bytes: Vec<u8>, hash: u128) {
+    let Some(part) = checkpoint.pointer_mut(&format!("/state/beneath/{kind}/parts/0/name")) else { return };
+    let Some(old) = part.as_str().map(str::to_owned) else { return };
+    let (Some(start), Some(end)) = (old.get(..PARTS.len() + 21), old.get(PARTS.len() + 53..)) else { return };
+    let name = format!("{start}{hash:032x}{end}");
+    *part = json!(name);
+    table.remove(&old);
+    table.insert(name, bytes);
+}
+
+/// Bends what a checkpoint's parts say, and mends their checksums.
+fn forge_part(table: &mut Table, checkpoint: &mut Value, dice: &mut Dice) {
+    let part = |kind: &str| {
+        let name = checkpoint["state"]["beneath"][kind]["parts"][0]["name"].as_str()?;
+        table.get(name).cloned()
+    };
+    if dice.below(2) == 0 {
+        let Some(packed) = part("lists") else { return };
+        let Some(mut list) = zstd::decode_all(packed.as_slice()).ok().and_then(|json| json_of(&json)) else {
+            return;
+        };
+        for _ in 0..1 + dice.below(3) {
+            bend(&mut list, dice);
+        }
+        let json = serde_json::to_vec(&list).unwrap();
+        let count = |what: &str| list[what].as_array().map_or(0, Vec::len);
+        if let Some(records) = checkpoint.pointer_mut("/state/beneath/lists/parts/0/records") {
+            *records = json!(count("files") + count("quarantine"));
+        }
+        replace_part(table, checkpoint, "lists", zstd::bulk::compress(&json, 1).unwrap(), xxh3_128(&json));
+        return;
+    }
+    let Some(mut bytes) = part("index").filter(|bytes| bytes.len() > 16) else { return };
+    for _ in 0..1 + dice.below(40) {
+        let at = dice.below(bytes.len());
+        bytes[at] = dice.below(256) as u8;
+    }
+    let records = checkpoint["state"]["beneath"]["index"]["parts"][0]["records"].as_u64();
+    let records = records.unwrap_or_default().min(1 << 20) as usize;
+    let head = 16 + 16 * records.div_ceil(128);
+    if bytes.len() == head + 40 * records {
+        bytes[..8].copy_from_slice(b"dedupIX\x01");
+        bytes[8..16].copy_from_slice(&(records as u64).to_le_bytes());
+        let (directory, blocks) = bytes.split_at_mut(head);
+        for (entry, block) in directory[16..].chunks_mut(16).zip(blocks.chunks(5120)) {
+            entry[8..].copy_from_slice(&xxh3_64(block).to_le_bytes());
+        }
+    }
+    let hash = xxh3_128(&bytes[..head.min(bytes.len())]);
+    replace_part(table, checkpoint, "index", bytes, hash);
+}
+
+/// Bends the checkpoint's state or its parts, and gives it the name and the tip that make it look sound.
 fn forge_checkpoint(table: &mut Table, dice: &mut Dice) {
     let Some(name) = table.keys().find(|name| name.starts_with(CHECKPOINTS)).cloned() else { return };
     let packed = table.remove(&name).unwrap();
@@ -208,8 +262,12 @@ fn forge_checkpoint(table: &mut Table, dice: &mut Dice) {
     else {
         return;
     };
-    for _ in 0..1 + dice.below(3) {
-        bend(&mut checkpoint["state"], dice);
+    if dice.below(2) == 0 {
+        forge_part(table, &mut checkpoint, dice);
+    } else {
+        for _ in 0..1 + dice.below(3) {
+            bend(&mut checkpoint["state"], dice);
+        }
     }
     let entries = match dice.below(4) {
         0 => *dice.pick(&[u64::MAX, u64::MAX - 1, (1 << 62) + 1, 1 << 61]),
@@ -217,6 +275,11 @@ fn forge_checkpoint(table: &mut Table, dice: &mut Dice) {
     };
     if checkpoint["state"].is_object() {
         checkpoint["state"]["entries"] = json!(entries);
+        for kind in ["index", "lists"] {
+            if checkpoint["state"]["beneath"][kind].is_object() {
+                checkpoint["state"]["beneath"][kind]["entries"] = json!(entries);
+            }
+        }
     }
     let version = entries.wrapping_sub(1);
     let tip = format!("{LEDGER}{version:020}.json");

@@ -199,19 +199,24 @@ impl Rule {
             (Self::Floor, Kind::Commit(_) | Kind::Compact { .. }) => state.floor = 0,
             (Self::LiveInputs, Kind::Compact { files, runs, .. }) => {
                 for file in files {
-                    state
-                        .files
-                        .entry(file.file_name())
-                        .or_insert_with(|| Live { since: 0, item: file.file() });
+                    state.revive(0, file.file());
                 }
                 for run in runs {
                     state.runs.entry(run.run_name()).or_insert_with(|| Live { since: 0, item: run.run() });
                 }
             }
-            (Self::BatchOnce, Kind::Commit(_)) => state.batches.clear(),
             _ => {}
         }
         state
+    }
+
+    /// The entry of `proposal`, as this rule does not see it.
+    fn unseen(self, proposal: &Proposal) -> Entry {
+        let mut entry = proposal.entry();
+        if let (Self::BatchOnce, Body::Ingest(ingest)) = (self, &mut entry.body) {
+            ingest.batch = None;
+        }
+        entry
     }
 }
 
@@ -219,15 +224,15 @@ impl Rule {
 pub fn check(state: &State, proposal: &Proposal, without: Option<Rule>) -> Result<(), Void> {
     match without {
         None => state.check(&proposal.entry()),
-        Some(rule) => rule.blind(state, proposal).check(&proposal.entry()),
+        Some(rule) => rule.blind(state, proposal).check(&rule.unseen(proposal)),
     }
 }
 
 fn apply(state: &mut State, proposal: &Proposal, without: Option<Rule>) -> bool {
     let (entry, hash) = (proposal.entry(), proposal.id.wide());
-    if let Some(rule) = without {
+    if let Some(rule) = without.filter(|_| state.check(&entry).is_err()) {
         let mut blind = rule.blind(state, proposal);
-        if blind.apply(&entry, hash) == Applied::Valid {
+        if blind.apply(&rule.unseen(proposal), hash) == Applied::Valid {
             blind.floor = blind.floor.max(state.floor);
             *state = blind;
             return true;
@@ -261,21 +266,26 @@ pub struct Folded {
 
 impl Folded {
     fn push(&mut self, proposal: &Proposal, without: Option<Rule>) -> bool {
-        let before = self.state.batches.len() + self.state.sources.len();
+        let before = self.state.batches + self.state.sources;
         let valid = apply(&mut self.state, proposal, without);
         match &proposal.kind {
             _ if !valid => self.voids += 1,
             Kind::Commit(commit) => {
                 self.token_twice |= self.committed & commit.tokens() != 0;
                 self.committed |= commit.tokens();
-                let named =
-                    usize::from(commit.batch) + usize::from(commit.source && commit.replay_of.is_none());
-                self.batch_twice |= self.state.batches.len() + self.state.sources.len() != before + named;
+                let named = u64::from(commit.batch) + u64::from(commit.source && commit.replay_of.is_none());
+                self.batch_twice |= self.state.batches + self.state.sources != before + named;
             }
             Kind::Compact { .. } => self.compactions += 1,
             _ => {}
         }
-        self.files = self.state.files.values().map(|f| Object::parse(&f.item.name, f.item.tokens)).collect();
+        self.files = self
+            .state
+            .files()
+            .unwrap()
+            .values()
+            .map(|f| Object::parse(&f.item.name, f.item.tokens))
+            .collect();
         self.runs = self.state.runs.values().map(|r| Object::parse(&r.item.name, r.item.tokens)).collect();
         self.inline = self.state.inline.keys().map(|version| *version as u8).collect();
         let inline = self.state.inline.values().map(|tokens| TokenSum::of(&tokens.0).sum as Tokens);

@@ -219,7 +219,8 @@ impl World {
 
     /// A writer judges its batch against the tip and stages what survives.
     fn stage_batch(&self, now: &mut Moment, who: u8, writer: Writer) -> Phase {
-        if writer.identity == Identity::Batch && now.folded().state.batches.contains_key(&who.to_string()) {
+        if writer.identity == Identity::Batch && now.folded().state.batch(&who.to_string()).unwrap().is_some()
+        {
             return Phase::Done;
         }
         let commit = Commit {
@@ -239,7 +240,7 @@ impl World {
     /// all checks for the next version.
     fn judge(&self, now: &mut Moment, who: u8, mut commit: Commit, tokens: Tokens) -> Phase {
         let folded = Arc::clone(&now.ledger.folded);
-        let seen = folded.state.sources.get(&who.into()).filter(|_| commit.source);
+        let seen = folded.state.source(who.into()).unwrap().filter(|_| commit.source);
         commit.replay_of = seen.map(|seen| seen.version as u8);
         let rebase = commit.object.is_some();
         let survivors = match commit.replay_of {

@@ -13,7 +13,6 @@ use arrow::array::{Array, AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use bytes::Bytes;
 use dedupe::error::{Error, Result};
-use dedupe::ledger::checkpoint;
 use dedupe::ledger::entry::{self, SourceUse};
 use dedupe::ledger::log::Proposer;
 use dedupe::ledger::{Ledger, TableIdentity};
@@ -233,7 +232,7 @@ async fn bring(scene: &Scene, store: Store, batch: &Batch, attempt: u64) -> Resu
     let mut ledger = opened_or_created(scene, store).await?;
     ledger.set_patience(scene.plan.patience);
     if let Some((id, _)) = &batch.id
-        && let Some(seen) = ledger.state().batches.get(id)
+        && let Some(seen) = ledger.batch(id).await?
     {
         return Ok(Ack { version: seen.version, replayed: true, rows: None });
     }
@@ -242,10 +241,16 @@ async fn bring(scene: &Scene, store: Store, batch: &Batch, attempt: u64) -> Resu
         Some(table) => dedupe::schema::widen(table, &own).map_err(Error::Refused)?,
         None => (*own).clone(),
     };
-    let sources = ledger.state().sources.clone();
+    let ids: Vec<u128> = batch.sources.iter().filter_map(|source| source.id).collect();
+    ledger.look_up(&ids, &[]).await?;
+    let known = ledger.state().clone();
     let mut session = Session::begin(ledger, Arc::new(contract), options(scene, batch), &workers()).await?;
     for source in &batch.sources {
-        let replay_of = source.id.and_then(|id| sources.get(&id)).map(|seen| seen.version);
+        let seen = match source.id {
+            Some(id) => known.source(id)?,
+            None => None,
+        };
+        let replay_of = seen.map(|seen| seen.version);
         let mut using = used(source, attempt);
         using.replay_of = replay_of;
         if replay_of.is_some() {
@@ -325,8 +330,7 @@ pub async fn compactor(scene: Scene) {
             } else {
                 compact_if_due(&mut ledger, memory).await?
             };
-            let (name, bytes) = checkpoint::encode(ledger.version(), ledger.state())?;
-            let _ = ledger.store().put_once(&name, bytes).await;
+            let _ = ledger.write_checkpoint().await;
             Ok(())
         };
         if let Lived::Finished(Err(error), life) = scene.live(COMPACTOR, life, act).await {
@@ -376,7 +380,7 @@ async fn read(scene: &Scene, store: Store) -> Result<()> {
     let state = byhand::state_for_reading(scene, store.clone()).await?;
     let Some(version) = state.version() else { return Ok(()) };
     let mut snapshot = Snapshot { version, rows: 0, sum: 0 };
-    for file in state.files.values() {
+    for file in state.files()?.values() {
         let Some(bytes) = store.get(&file.item.name).await? else {
             if byhand::is_live(store, &file.item.name).await? {
                 let gone = format!("{} of version {} is absent", file.item.name, snapshot.version);

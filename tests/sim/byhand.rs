@@ -1,7 +1,7 @@
 //! Writers, compactors and vacuums made by hand, from the ledger and the store alone: by the rules, or with one
 //! mistake planted, to see whether the simulation finds it. What is shipped is not touched by any of this.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,12 +45,13 @@ enum Resolved {
 /// One attempt to bring a batch.
 pub async fn bring(scene: &Scene, store: Store, batch: &Batch, attempt: u64) -> Result<Ack> {
     let (mut ledger, spec) = opened_or_created(scene, &store).await?;
+    ledger.read_all().await?;
     let by = Proposer::new()?;
     let mut namer = Namer::new(&by.session, ledger.state().entries);
     let mut staged = stage(scene, &store, &mut namer, &ledger, &spec, batch).await?;
     loop {
         if let Some((id, _)) = &batch.id
-            && let Some(seen) = ledger.state().batches.get(id)
+            && let Some(seen) = ledger.state().batch(id)?
         {
             return Ok(Ack { version: seen.version, replayed: true, rows: None });
         }
@@ -71,11 +72,12 @@ pub async fn bring(scene: &Scene, store: Store, batch: &Batch, attempt: u64) -> 
                 if matches!(scene.bug, Bug::SkipRefilter | Bug::NextVersion) {
                     continue;
                 }
-                let (known, sources) = (keys_of(scene, &store, ledger.state(), 0).await?, ledger.state());
+                let (known, state) = (keys_of(scene, &store, ledger.state(), 0).await?, ledger.state());
                 let consumed = |batch: &Batch| {
                     let mut ids = batch.sources.iter().zip(&staged.replays);
                     ids.any(|(source, replay)| {
-                        replay.is_none() && source.id.is_some_and(|id| sources.sources.contains_key(&id))
+                        let known = |id| state.source(id).is_ok_and(|seen| seen.is_some());
+                        replay.is_none() && source.id.is_some_and(known)
                     })
                 };
                 let overlap = staged.rows.iter().any(|(key, _)| key.is_some_and(|key| known.contains(&key)));
@@ -139,7 +141,7 @@ async fn resolve(bug: Bug, store: &Store, entry: &Entry, staged: &Staged) -> Res
 /// The keys of all live rows, but for those of the latest versions, if asked to be that blind.
 async fn keys_of(scene: &Scene, store: &Store, state: &State, blind: u64) -> Result<HashSet<u64>> {
     let mut keys = HashSet::new();
-    for file in state.files.values().filter(|file| file.since + blind <= state.entries) {
+    for file in state.files()?.values().filter(|file| file.since + blind <= state.entries) {
         keys.extend(rows_of(scene, store, &file.item).await?.iter().filter_map(|(key, _)| *key));
     }
     Ok(keys)
@@ -166,7 +168,10 @@ async fn stage(
     let (mut rows, mut accounting, mut replays, mut origin) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (number, source) in (0..).zip(&batch.sources) {
-        let seen = source.id.and_then(|id| ledger.state().sources.get(&id)).map(|seen| seen.version);
+        let seen = match source.id {
+            Some(id) => ledger.state().source(id)?.map(|seen| seen.version),
+            None => None,
+        };
         let (mut counts, before) = (Accounting::default(), rows.len());
         for row in source.rows() {
             counts.read += 1;
@@ -253,12 +258,17 @@ fn propose(ledger: &Ledger, by: &Proposer, batch: &Batch, attempt: u64, staged: 
 
 /// Joins data files: only where actors are made by hand.
 pub async fn compact_with(scene: &Scene, ledger: &mut Ledger) -> Result<()> {
-    if !scene.bug.is_by_hand() || ledger.state().files.len() < 2 {
+    if !scene.bug.is_by_hand() {
+        return Ok(());
+    }
+    ledger.read_all().await?;
+    if ledger.state().files()?.len() < 2 {
         return Ok(());
     }
     let (store, by) = (ledger.store().clone(), Proposer::new()?);
     let mut namer = Namer::new(&by.session, ledger.state().entries);
-    let inputs: Vec<DataFile> = ledger.state().files.values().take(4).map(|file| file.item.clone()).collect();
+    let inputs: Vec<DataFile> =
+        ledger.state().files()?.values().take(4).map(|file| file.item.clone()).collect();
     let mut rows = Vec::new();
     for file in &inputs {
         rows.extend(rows_of(scene, &store, file).await?.iter().copied());
@@ -298,6 +308,7 @@ pub async fn vacuum(scene: &Scene, ledger: &mut Ledger, grace: Duration) -> Resu
         return vacuum::vacuum(ledger, &options).await.map(drop);
     }
     compact_with(scene, ledger).await?;
+    ledger.read_all().await?;
     let before = ledger.state().clone();
     if scene.bug == Bug::VacuumByAge {
         let listed = ledger.store().list("").await?;
@@ -334,9 +345,9 @@ async fn fence(ledger: &mut Ledger, polite: u64) -> Result<u64> {
 
 async fn sweep(store: &Store, listed: impl Iterator<Item = Listed>, floor: u64, state: &State) -> Result<()> {
     for object in listed {
-        let live = state.files.contains_key(&object.name)
+        let live = state.files()?.contains_key(&object.name)
             || state.runs.contains_key(&object.name)
-            || state.quarantine.contains_key(&object.name);
+            || state.quarantine()?.contains_key(&object.name);
         if !live && StagedName::parse(&object.name).is_some_and(|name| name.stage < floor) {
             store.delete(&object.name).await?;
         }
@@ -348,7 +359,13 @@ async fn newest_checkpoint(store: &Store, listed: &[Listed]) -> Result<Option<St
     let newest = listed.iter().rfind(|object| checkpoint::version_of(&object.name).is_some());
     let Some(newest) = newest else { return Ok(None) };
     let bytes = store.get(&newest.name).await?.unwrap_or_default();
-    Ok(Some(checkpoint::decode(&newest.name, &bytes)?))
+    let mut state = checkpoint::decode(&newest.name, &bytes)?;
+    let mut parts = HashMap::new();
+    for part in checkpoint::parts_of(&state) {
+        parts.extend(store.get(part).await?.map(|bytes| (part.to_owned(), bytes)));
+    }
+    checkpoint::take_parts(&mut state, |part| parts.get(part).cloned())?;
+    Ok(Some(state))
 }
 
 /// What a reader takes for the table as of now; of no version, if there is none.
@@ -365,7 +382,9 @@ pub async fn state_for_reading(scene: &Scene, store: Store) -> Result<State> {
         Bug::DamageBelieved => return fold_unchecked(&store).await,
         _ => actors::opened(scene, store).await?,
     };
-    Ok(ledger.map(|ledger| ledger.state().clone()).unwrap_or_default())
+    let Some(mut ledger) = ledger else { return Ok(State::default()) };
+    ledger.read_files().await?;
+    Ok(ledger.state().clone())
 }
 
 /// Folds whatever can be read as an entry.
@@ -381,6 +400,8 @@ async fn fold_unchecked(store: &Store) -> Result<State> {
 
 /// A file that a reader misses is an expired snapshot, unless it is live.
 pub async fn is_live(store: Store, file: &str) -> Result<bool> {
-    let ledger = Ledger::open(store).await?.ok_or_else(|| Error::Internal("the table is gone".into()))?;
-    Ok(ledger.state().files.contains_key(file))
+    let ledger = Ledger::open(store).await?;
+    let mut ledger = ledger.ok_or_else(|| Error::Internal("the table is gone".into()))?;
+    ledger.read_files().await?;
+    Ok(ledger.state().files()?.contains_key(file))
 }

@@ -310,7 +310,7 @@ fn judge_readers(record: &Record, plain: &Plain, problems: &mut Vec<String>) {
 /// The live files hold exactly the survivors.
 fn judge_rows(scene: &Scene, mut record: Record, plain: &Plain, state: &State, problems: &mut Vec<String>) {
     let mut found = Vec::new();
-    for file in state.files.keys() {
+    for file in state.files().unwrap().keys() {
         match scene.world.bytes(file) {
             Some(bytes) => found.extend(record.rows_of(file, &bytes).iter().copied()),
             None => problems.push(format!("live file {file} is absent")),
@@ -345,6 +345,7 @@ async fn judge_table(scene: &Scene, state: &State, problems: &mut Vec<String>) {
         options.grace = std::time::Duration::ZERO;
         vacuum(&mut ledger, &options).await?;
         let report = verify(&ledger, &VerifyOptions::default()).await?;
+        ledger.read_files().await?;
         dedupe::error::Result::<_>::Ok((report, ledger.state().clone()))
     };
     let (report, after) = match swept.await {
@@ -352,11 +353,12 @@ async fn judge_table(scene: &Scene, state: &State, problems: &mut Vec<String>) {
         Err(error) => return problems.push(format!("the table cannot be vacuumed and verified: {error}")),
     };
     problems.extend(report.problems);
-    if (after.total, after.rows, &after.files) != (state.total, state.rows, &state.files) {
+    let (files, quarantine) = (after.files().unwrap(), after.quarantine().unwrap());
+    if (after.total, after.rows, files) != (state.total, state.rows, state.files().unwrap()) {
         problems.push("a vacuum changed what the table holds".into());
     }
     let live = |name: &str| {
-        after.files.contains_key(name) || after.runs.contains_key(name) || after.quarantine.contains_key(name)
+        files.contains_key(name) || after.runs.contains_key(name) || quarantine.contains_key(name)
     };
     for object in scene.world.names() {
         let garbage = StagedName::parse(&object).is_some() && !live(&object);

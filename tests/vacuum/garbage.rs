@@ -1,5 +1,7 @@
 //! What goes, and what stays.
 
+use std::collections::BTreeSet;
+
 use dedupe::ledger::{Body, name};
 use dedupe::policy::Policy;
 use dedupe::upkeep::vacuum::{Sort, VacuumOptions, vacuum};
@@ -158,7 +160,7 @@ async fn two_good_checkpoints_stay_and_bad_ones_go() {
         let mut state = ledger.state().clone();
         state.entries = version + 1;
         change(&mut state);
-        dedupe::ledger::checkpoint::encode(version, &state).unwrap()
+        dedupe::ledger::checkpoint::encode(&state).unwrap().pop().unwrap()
     };
     let (other, bytes) = lie(150, &|state| state.table = "other".into());
     store.put(&other, bytes).await.unwrap();
@@ -175,6 +177,54 @@ async fn two_good_checkpoints_stay_and_bad_ones_go() {
     assert_eq!(vacuumed(place, 0).await.names.len(), 0);
     assert!(store.head(&good[3]).await.unwrap().is_some() && store.head(&later).await.unwrap().is_some());
     assert_eq!(place.ledger().await.version(), 160);
+}
+
+#[tokio::test]
+async fn parts_stay_as_long_as_a_checkpoint_that_stays_names_them() {
+    let world = World::new().await;
+    let (place, store) = (&world.place, &world.place.store);
+    let mut ledger = place.ledger().await;
+    let mut commit = async |sources: std::ops::Range<u128>| {
+        for id in sources {
+            let ingest = dedupe::ledger::entry::Ingest {
+                policy: ledger.state().policy_version,
+                sources: vec![dedupe::ledger::entry::SourceUse { id: Some(id), ..Default::default() }],
+                total: ledger.state().total,
+                ..Default::default()
+            };
+            let body = Body::Ingest(Box::new(ingest));
+            let entry = ledger.entry(&super::writer::proposer(), body).unwrap();
+            let proposal = ledger.propose(&entry).await.unwrap();
+            assert!(matches!(proposal, dedupe::ledger::log::Proposal::Committed));
+        }
+        ledger.clone()
+    };
+    let named = async || {
+        let mut named = BTreeSet::new();
+        for object in store.list(name::CHECKPOINTS).await.unwrap() {
+            let head = store.get(&object.name).await.unwrap().unwrap();
+            let state = dedupe::ledger::checkpoint::decode(&object.name, &head).unwrap();
+            named.extend(dedupe::ledger::checkpoint::parts_of(&state).map(str::to_owned));
+        }
+        named
+    };
+    let parts = async || -> BTreeSet<String> {
+        store.list(name::PARTS).await.unwrap().into_iter().map(|object| object.name).collect()
+    };
+    commit(1000..1300).await;
+    assert_eq!((parts().await, store.list(name::CHECKPOINTS).await.unwrap().len()), (named().await, 9));
+    let before = parts().await.len();
+    vacuumed(place, 0).await;
+    assert_eq!((parts().await, store.list(name::CHECKPOINTS).await.unwrap().len()), (named().await, 2));
+    assert!(parts().await.len() < before);
+    // And what is left still answers, for those who come and those who wrote it.
+    let mut writer = commit(1300..1310).await;
+    for ledger in [&mut writer, &mut place.ledger().await] {
+        for id in [1000, 1150, 1299, 1309] {
+            assert!(ledger.source(id).await.unwrap().is_some(), "{id}");
+        }
+        assert_eq!(ledger.source(1310).await.unwrap(), None);
+    }
 }
 
 #[tokio::test]

@@ -87,7 +87,8 @@ pub async fn staged(store: &Store) -> BTreeSet<String> {
 /// The names of all objects that a version of the table holds.
 pub fn held(ledger: &Ledger) -> BTreeSet<String> {
     let state = ledger.state();
-    state.files.keys().chain(state.runs.keys()).chain(state.quarantine.keys()).cloned().collect()
+    let (files, quarantine) = (state.files().unwrap(), state.quarantine().unwrap());
+    files.keys().chain(state.runs.keys()).chain(quarantine.keys()).cloned().collect()
 }
 
 /// Nothing is staged but what the table's newest version holds; and nothing is wrong with the table.

@@ -95,10 +95,10 @@ async fn play(cloud: &'static str, script: &str, end: End) {
     server.heal();
     let again = &mut Ledger::open(store.clone()).await.unwrap().unwrap();
     if end == Committed {
-        assert!(again.state().sources.contains_key(&OURS), "{told}");
+        assert!(again.state().source(OURS).unwrap().is_some(), "{told}");
     }
     let mut tries = 0;
-    while !again.state().sources.contains_key(&OURS) {
+    while !again.state().source(OURS).unwrap().is_some() {
         let entry = commit(again, 3, OURS);
         assert!(!matches!(again.propose(&entry).await.unwrap(), Proposal::Void(_)), "{told}");
         tries += 1;

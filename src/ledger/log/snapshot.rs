@@ -54,7 +54,7 @@ impl Ledger {
                     "version {version} does not exist: the newest is {newest}"
                 )));
             };
-            let _ = ledger.admit(&entry, hash)?;
+            let _ = ledger.admit(&entry, hash).await?;
         }
         Ok(Some(ledger))
     }

@@ -250,6 +250,17 @@ fn a_name_becomes_live_once() {
     let mut as_run = book.ingest(&[2]);
     as_run.runs[0].name.clone_from(&name);
     assert_eq!(book.void(body(as_run)), Void::NamedTwice(name));
+    // Nor that of what is no longer live.
+    let files: Vec<String> = book.state.files.keys().cloned().collect();
+    let merged = file(3, 800, tokens_of(&[1]), 0);
+    book.valid(Body::Compact(Compact {
+        files_removed: files.clone(),
+        files_added: vec![merged],
+        ..Default::default()
+    }));
+    let mut again = book.ingest(&[2]);
+    again.files[0].name.clone_from(&files[0]);
+    assert_eq!(book.void(body(again)), Void::NamedTwice(files[0].clone()));
     // A compaction cannot take the name of its own input either.
     let run = book.state.runs.values().next().unwrap().item.clone();
     let itself =
@@ -325,7 +336,7 @@ fn a_compaction_holds_exactly_what_it_replaces() {
 fn a_batch_commits_once() {
     let mut book = Book::new();
     book.valid(body(Ingest { batch: batch("b"), ..book.ingest(&[1]) }));
-    assert_eq!(book.state.batches["b"], BatchSeen { version: 1, digest: 5 });
+    assert_eq!(book.state.batch("b").unwrap(), Some(BatchSeen { version: 1, digest: 5 }));
     let again = Ingest { batch: batch("b"), ..book.ingest(&[2]) };
     assert_eq!(book.void(body(again)), Void::BatchCommitted("b".into()));
     book.valid(body(Ingest { batch: batch("c"), ..book.ingest(&[2]) }));
@@ -341,14 +352,14 @@ fn a_source_is_consumed_once_and_replayed_only_if_it_was() {
         body(ingest)
     };
     book.valid(with_source(&book, 1, Some(7), None));
-    assert_eq!(book.state.sources[&7], SourceSeen { version: 1, rows: 1 });
+    assert_eq!(book.state.source(7).unwrap(), Some(SourceSeen { version: 1, rows: 1 }));
     assert_eq!(book.void(with_source(&book, 2, Some(7), None)), Void::SourceCommitted("a".into()));
     for (id, replay_of) in [(Some(8), Some(1)), (Some(7), Some(2)), (None, Some(1))] {
         assert_eq!(book.void(with_source(&book, 2, id, replay_of)), Void::NotReplayed("a".into()));
     }
     // Read again and judged row by row: allowed, and the first reading stays the one that counts.
     book.valid(with_source(&book, 2, Some(7), Some(1)));
-    assert_eq!(book.state.sources[&7], SourceSeen { version: 1, rows: 1 });
+    assert_eq!(book.state.source(7).unwrap(), Some(SourceSeen { version: 1, rows: 1 }));
     // Standard input has no identity.
     book.valid(with_source(&book, 3, None, None));
     book.valid(with_source(&book, 4, None, None));
@@ -435,6 +446,10 @@ fn sums_that_do_not_add_up_are_void() {
     }
 }
 
+fn seen<const N: usize>(all: [(Key, u128); N]) -> BTreeMap<u128, Seen> {
+    all.map(|(key, value)| (key.0, Seen { version: 1, value })).into()
+}
+
 #[test]
 fn everything_in_a_valid_ingest_is_folded() {
     let mut book = Book::new();
@@ -466,8 +481,17 @@ fn everything_in_a_valid_ingest_is_folded() {
         runs: ingest.runs.iter().map(|r| (r.name.clone(), Live { since: 1, item: r.clone() })).collect(),
         inline: [(1, InlineTokens(vec![Token(3)]))].into(),
         quarantine: [(quarantine.name.clone(), Live { since: 1, item: quarantine })].into(),
-        sources: [(4, SourceSeen { version: 1, rows: 9 })].into(),
-        batches: [("b".to_owned(), BatchSeen { version: 1, digest: 5 })].into(),
+        seen: seen([
+            (Key::source(4), 9),
+            (Key::batch("b"), 5),
+            (Key::name(&ingest.files[0].name), 0),
+            (Key::name(&ingest.files[1].name), 0),
+            (Key::name(&ingest.runs[0].name), 0),
+            (Key::name(&ingest.quarantine[0].name), 0),
+        ]),
+        sources: 1,
+        batches: 1,
+        beneath: Beneath::default(),
         total: tokens_of(&[1, 2, 3]),
         keyless: 1,
         rows: ingest.rows,
@@ -488,12 +512,17 @@ fn everything_in_a_valid_ingest_is_folded() {
     };
     book.valid(Body::Compact(compact.clone()));
     let (new_run, new_file) = (compact.runs_added[0].clone(), compact.files_added[0].clone());
+    let mut seen = expected.seen.clone();
+    for name in [&new_run.name, &new_file.name] {
+        seen.insert(Key::name(name).0, Seen { version: 2, value: 0 });
+    }
     let expected = State {
         entries: 3,
         tip: book.state.tip,
         files: [(new_file.name.clone(), Live { since: 2, item: new_file })].into(),
         runs: [(new_run.name.clone(), Live { since: 2, item: new_run })].into(),
         inline: BTreeMap::new(),
+        seen,
         ..expected
     };
     assert_eq!(book.state, expected);
@@ -511,6 +540,6 @@ fn a_commit_without_survivors_is_valid_and_remembers_its_batch() {
         ..Default::default()
     };
     book.valid(body(ingest));
-    assert_eq!((book.state.rows, book.state.batches.len(), book.state.sources.len()), (rows, 1, 1));
+    assert_eq!((book.state.rows, book.state.batches, book.state.sources), (rows, 1, 1));
     assert_eq!(book.state.schema, None);
 }

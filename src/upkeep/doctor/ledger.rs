@@ -8,6 +8,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use super::Diagnosis;
 use crate::error::{Error, Result};
 use crate::ledger::entry::{Body, MAX_MANIFEST};
+use crate::ledger::log::beneath::read_whole;
 use crate::ledger::log::read::get_sealed;
 use crate::ledger::state::{Applied, Void};
 use crate::ledger::{Entry, State, TableIdentity, checkpoint, name};
@@ -264,7 +265,10 @@ async fn compare(
 ) -> Result<()> {
     for object in checkpoints.remove(&version).unwrap_or_default() {
         let state = match store.get_limited(&object, MAX_MANIFEST).await {
-            Ok(Some(bytes)) => checkpoint::decode(&object, &bytes),
+            Ok(Some(bytes)) => match checkpoint::decode(&object, &bytes) {
+                Ok(mut state) => read_whole(store, &mut state).await.map(|()| state),
+                Err(error) => Err(error),
+            },
             Ok(None) => continue,
             Err(error @ Error::Corrupt { .. }) => Err(error),
             Err(error) => return Err(error),

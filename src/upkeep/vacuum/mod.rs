@@ -20,6 +20,7 @@ use tracing::{debug, info};
 use crate::error::{Error, Result};
 use crate::lease::{self, Found, Held, Kind, Lease};
 use crate::ledger::entry::{Body, MAX_MANIFEST};
+use crate::ledger::log::beneath::read_whole;
 use crate::ledger::log::{Proposal, Proposer};
 use crate::ledger::state::{Applied, State};
 use crate::ledger::{Ledger, checkpoint, name};
@@ -119,7 +120,7 @@ struct Survey {
     leases: Vec<Found>,
     /// When the versions from the present floor on were written.
     manifests: BTreeMap<u64, DateTime<Utc>>,
-    /// Checkpoints that are to stay.
+    /// Checkpoints that are to stay, and their parts.
     checkpoints: BTreeSet<String>,
     newest: u64,
     history: History,
@@ -169,6 +170,7 @@ impl Survey {
                     && found == state
                 {
                     kept.insert(name.clone());
+                    kept.extend(checkpoint::parts_of(found).map(str::to_owned));
                 }
             })
             .await?;
@@ -273,8 +275,11 @@ async fn newest_checkpoints(
         };
         // Two for one version cannot both be right.
         match checkpoint::decode(object, &bytes) {
-            Ok(state) if state.table == ledger.identity().table => {
-                found.entry(version).or_insert((object.clone(), state));
+            Ok(mut state) if state.table == ledger.identity().table => {
+                match read_whole(store, &mut state).await {
+                    Ok(()) => drop(found.entry(version).or_insert((object.clone(), state))),
+                    Err(error) => debug!("{object} is of no use: {error}"),
+                }
             }
             Ok(_) | Err(_) => debug!("{object} is no checkpoint of this table"),
         }

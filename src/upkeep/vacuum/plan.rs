@@ -90,7 +90,7 @@ pub enum Sort {
     Tokens,
     /// Files of rows that were kept out.
     Quarantine,
-    /// Folded states.
+    /// Folded states and their parts.
     Checkpoint,
     /// Leases of sessions that ended without taking theirs back.
     Lease,
@@ -119,14 +119,19 @@ impl Sort {
         if within(name::QUARANTINE) {
             return staged("ndjson").then_some(Self::Quarantine);
         }
-        if within(name::CHECKPOINTS) {
-            return checkpoint::version_of(object).map(|_| Self::Checkpoint);
+        if within(name::CHECKPOINTS) || within(name::PARTS) {
+            return written_in(object).map(|_| Self::Checkpoint);
         }
         if within(name::SESSIONS) {
             return lease::session_of(object).map(|_| Self::Lease);
         }
         object.starts_with(name::PROBE).then_some(Self::Probe)
     }
+}
+
+/// The version that a checkpoint or part of one was written with.
+fn written_in(object: &str) -> Option<u64> {
+    checkpoint::version_of(object).or_else(|| checkpoint::part_version_of(object))
 }
 
 /// Everything there is besides the ledger, and by what it is judged.
@@ -136,7 +141,7 @@ pub(super) struct Scene<'a> {
     pub(super) objects: &'a [Listed],
     /// The leases among them.
     pub(super) leases: &'a [Found],
-    /// Checkpoints that are to stay.
+    /// Checkpoints that are to stay, and their parts.
     pub(super) checkpoints: &'a BTreeSet<String>,
     /// The newest version that was there when the checkpoints were looked through.
     pub(super) newest: u64,
@@ -184,7 +189,7 @@ impl Scene<'_> {
                         && !history.holds_since(&object.name, bounds.oldest)
                 }
                 Sort::Checkpoint => {
-                    checkpoint::version_of(&object.name).is_some_and(|version| version <= self.newest)
+                    written_in(&object.name).is_some_and(|version| version <= self.newest)
                         && !self.checkpoints.contains(&object.name)
                 }
                 // Only age says whether somebody may still need these.

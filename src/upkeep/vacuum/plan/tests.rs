@@ -272,6 +272,8 @@ fn names_that_are_not_ours_are_reported_and_never_deleted() {
         (staged(0, 1), Sort::Tokens),
         (staged(0, 2), Sort::Quarantine),
         (format!("_dedupe/checkpoint/{:020}-{SESSION}.json.zst", 0), Sort::Checkpoint),
+        (format!("_dedupe/parts/{:020}-{SESSION}.index", 0), Sort::Checkpoint),
+        (format!("_dedupe/parts/{:020}-{SESSION}.list.zst", 0), Sort::Checkpoint),
         (format!("_dedupe/session/{SESSION}.json"), Sort::Lease),
         (format!("_dedupe/probe-{SESSION}"), Sort::Probe),
         (format!("data/.dedupe-tmp-{SESSION}"), Sort::Leftover),
@@ -285,6 +287,8 @@ fn names_that_are_not_ours_are_reported_and_never_deleted() {
         format!("data/{:020}-{SESSION}.parquet", 0),
         "_dedupe/session/someone.json".to_owned(),
         "_dedupe/checkpoint/00000000000000000000-x.json.zst".to_owned(),
+        format!("_dedupe/checkpoint/{:020}-{SESSION}.index", 0),
+        format!("_dedupe/parts/{:020}-{SESSION}.json.zst", 0),
         "_dedupe/notes.txt".to_owned(),
         format!("database/{:020}-{SESSION}-0.parquet", 0),
     ];
@@ -337,9 +341,19 @@ fn leases_and_half_written_files_stay_while_somebody_may_be_alive() {
 fn checkpoints_go_but_for_those_that_are_to_stay_and_those_of_later_versions() {
     let name =
         |version: u64, digit: &str| format!("_dedupe/checkpoint/{version:020}-{}.json.zst", digit.repeat(32));
-    let objects = [name(32, "a"), name(64, "b"), name(64, "c"), name(96, "d"), name(128, "e")];
+    let part = |version: u64, digit: &str| format!("_dedupe/parts/{version:020}-{}.index", digit.repeat(32));
+    let objects = [
+        name(32, "a"),
+        name(64, "b"),
+        name(64, "c"),
+        name(96, "d"),
+        name(128, "e"),
+        part(32, "1"),
+        part(32, "2"),
+        part(128, "3"),
+    ];
     let objects: Vec<Listed> = objects.iter().map(|name| listed(name, 9)).collect();
-    let keep = BTreeSet::from([name(64, "c"), name(96, "d")]);
+    let keep = BTreeSet::from([name(64, "c"), name(96, "d"), part(32, "2")]);
     let scene = Scene {
         objects: &objects,
         leases: &[],
@@ -349,5 +363,6 @@ fn checkpoints_go_but_for_those_that_are_to_stay_and_those_of_later_versions() {
         grace: Duration::zero(),
     };
     let plan = scene.plan(&History::default(), bounds(0, 0));
-    assert_eq!(plan.names(), BTreeSet::from([name(32, "a").as_str(), name(64, "b").as_str()]));
+    let gone = [name(32, "a"), name(64, "b"), part(32, "1")];
+    assert_eq!(plan.names(), gone.iter().map(String::as_str).collect());
 }
