@@ -163,9 +163,17 @@ fn before_and_after_every_call() {
     println!("{hit}{} kills at {} kinds of places", hit.total(), hit.kinds());
     assert!(hit.kinds() >= 25, "only {} kinds of places", hit.kinds());
     assert!(hit.total() >= LEAST.max(kills * 9 / 10), "only {} kills", hit.total());
-    for object in
-        ["table.json", "probe", "manifest", "checkpoint", "data file", "token run", "quarantine", "lease"]
-    {
+    for object in [
+        "table.json",
+        "probe",
+        "manifest",
+        "checkpoint",
+        "part of a checkpoint",
+        "data file",
+        "token run",
+        "quarantine",
+        "lease",
+    ] {
         assert!(hit.of(object) > 0, "nothing was killed at a {object}");
     }
 }

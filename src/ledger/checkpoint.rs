@@ -360,7 +360,7 @@ mod tests {
                 let full = sum as usize / (1 << 12) + 1;
                 prop_assert!(parts.len() <= full + 14, "{} parts of {sum}", parts.len());
             }
-            prop_assert!(written <= sum * 14);
+            prop_assert!(written <= sum * 22);
         }
     }
 }

@@ -147,6 +147,7 @@ impl Call {
             () if !is_file => "folder",
             () if path.contains("/_dedupe/ledger/") => "manifest",
             () if path.contains("/_dedupe/checkpoint/") => "checkpoint",
+            () if path.contains("/_dedupe/parts/") => "part of a checkpoint",
             () if path.contains("/_dedupe/tokens/") => "token run",
             () if path.contains("/_dedupe/quarantine/") => "quarantine",
             () if path.contains("/_dedupe/session/") => "lease",

@@ -295,8 +295,14 @@ impl Inner {
         if self.strikes(6) {
             return Some(Class::FailBefore);
         }
-        let checked =
-            ["_dedupe/tokens/", "_dedupe/checkpoint/", "_dedupe/ledger/", "_dedupe/table.json", "data/"];
+        let checked = [
+            "_dedupe/tokens/",
+            "_dedupe/checkpoint/",
+            "_dedupe/parts/",
+            "_dedupe/ledger/",
+            "_dedupe/table.json",
+            "data/",
+        ];
         let choices: &[(Class, u64)] = match call {
             Call::PutOnce => &[
                 (Class::FailAfter, 30),
