@@ -397,6 +397,7 @@ impl Run<'_> {
         let hash = self.options.token_hash.unwrap_or_default();
         let spec = TokenSpec::new(key, contract, hash, TokenKey::random()?);
         TableIdentity::new(spec.map_err(|error| match (error, self.files) {
+            (error, _) if self.reshape.is_some() => error,
             (Error::Usage(reason), [only]) => Error::input(&only.url, reason),
             (Error::Usage(reason), [first, ..]) => {
                 Error::Usage(format!("{reason} (in {} and {} more)", first.url, self.files.len() - 1))

@@ -4,7 +4,7 @@
 //!   `CREATE EXTERNAL TABLE … STORED AS DEDUPE`, [`register`] makes a context know all of it, the functions that show a
 //!   table's ledger, files and quarantine included.
 //! - Any plan's rows, each key once: [`PlanSession`] and [`DedupeDataFrame::dedupe`], or [`DedupeExec`] itself.
-//! - Between the sources of an ingest and its table: [`query`].
+//! - Between the sources of an ingest and its table: [`query`](query()).
 //!
 //! All judge rows in a session and commit it with one ledger entry: a query that fails marks nothing as seen.
 //!

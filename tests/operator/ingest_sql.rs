@@ -184,7 +184,7 @@ fn what_makes_no_sense_is_refused_and_writes_nothing() {
         ("SELECT id FROM elsewhere", 2, "elsewhere"),
         ("DROP TABLE source", 2, "DDL not supported"),
         ("INSERT INTO source SELECT * FROM source", 2, "DML not supported"),
-        ("SELECT msg FROM source", 1, "id"),
+        ("SELECT msg FROM source", 2, "key column \"id\" is missing; the columns are msg"),
         ("SELECT id, id FROM source", 2, "id"),
         ("SELECT a.id, b.id FROM source a JOIN source b ON a.n = b.n", 1, "two columns named"),
         ("SELECT id, 1 / (n - 2) AS n FROM source", 1, "ivide by zero"),

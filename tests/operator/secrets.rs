@@ -69,7 +69,8 @@ async fn no_failure_of_a_query_shows_a_secret() {
                     if what == "scan" && mood == Mood::Forbid {
                         let ours = error_of(&error).unwrap().to_string();
                         assert!(ours.contains("read s3://bucket/t/data/"), "{ours}");
-                        assert!(ours.contains("SignatureDoesNotMatch: No. Check the credentials"), "{ours}");
+                        assert!(ours.contains("SignatureDoesNotMatch: No."), "{ours}");
+                        assert!(ours.contains("Check the credentials"), "{ours}");
                     }
                 }
                 // What was cut may be asked for again.
