@@ -18,10 +18,14 @@ fn set(c: &mut Criterion) {
     group.sample_size(10).warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(2));
     let all: Vec<Token> = (0..10_000_000).map(tokens::token).collect();
     group.throughput(Throughput::Elements(all.len() as u64));
-    for batch in [8_192, 65_536, 1_000_000] {
+    for batch in [8_192, 131_072, 1_000_000] {
+        let mut all = all.clone();
+        all.chunks_mut(batch).for_each(<[Token]>::sort_unstable);
         group.bench_function(format!("insert 10 M in batches of {batch}"), |b| b.iter(|| fill(&all, batch)));
     }
-    let full = fill(&all, 1_000_000);
+    let mut sorted = all;
+    sorted.sort_unstable();
+    let full = fill(&sorted, 1_000_000);
     group.bench_function("take 10 M sorted", |b| {
         b.iter_batched(|| full.clone(), |mut set| set.take_sorted(), BatchSize::PerIteration);
     });

@@ -19,7 +19,7 @@ impl SortedBatch {
     pub fn new(tokens: &[Token]) -> Result<Self> {
         let count = u32::try_from(tokens.len())
             .map_err(|_| Error::Internal(format!("a batch of {} rows; at most 2^32-1 fit", tokens.len())))?;
-        Ok(Self::sort(tokens.iter().copied().zip(0..count)))
+        Ok(Self::sort(tokens.iter().copied().zip(0..count), tokens.len()))
     }
 
     /// Sorts only the tokens of `rows` (which ascend), for instance the rows that have a key.
@@ -27,7 +27,8 @@ impl SortedBatch {
         if let Some(row) = rows.iter().find(|row| **row as usize >= tokens.len()) {
             return Err(Error::Internal(format!("row {row} of a batch of {} rows", tokens.len())));
         }
-        Ok(Self::sort(rows.iter().filter_map(|row| Some((*tokens.get(*row as usize)?, *row)))))
+        let pairs = rows.iter().filter_map(|row| Some((*tokens.get(*row as usize)?, *row)));
+        Ok(Self::sort(pairs, rows.len()))
     }
 
     /// The tokens, ascending.
@@ -85,76 +86,78 @@ impl SortedBatch {
         taken
     }
 
-    /// One radix pass over the highest bits deals the pairs out to small buckets; the library's sort does the rest,
-    /// and all of it where tokens crowd together.
-    fn sort(pairs: impl Iterator<Item = (Token, u32)> + Clone) -> Self {
-        let (mut count, mut ends) = (0, vec![0usize; BUCKETS]);
+    /// A radix pass over the highest bits deals the pairs out to buckets of a few, which are sorted by insertion; or by the
+    /// library, where tokens crowd together.
+    fn sort(pairs: impl Iterator<Item = (Token, u32)> + Clone, count: usize) -> Self {
+        let bits = (count / BUCKET_ROWS).max(2).ilog2().min(MOST_BITS);
+        let bucket = |token: Token| (top(token) >> (64 - bits)) as usize;
+        let mut ends = vec![0u32; 1 << bits];
         for (token, _) in pairs.clone() {
             if let Some(end) = ends.get_mut(bucket(token)) {
                 *end += 1;
             }
-            count += 1;
         }
         let mut start = 0;
         for end in &mut ends {
             let size = std::mem::replace(end, start);
             start += size;
         }
-        let mut batch = Self { tokens: vec![Token::default(); count], rows: vec![0; count] };
+        let mut items = vec![Item::default(); start as usize];
         // Each bucket's start moves up to its end while it is filled.
         for (token, row) in pairs {
             if let Some(end) = ends.get_mut(bucket(token)) {
-                if let (Some(t), Some(r)) = (batch.tokens.get_mut(*end), batch.rows.get_mut(*end)) {
-                    (*t, *r) = (token, row);
+                if let Some(item) = items.get_mut(*end as usize) {
+                    *item = Item { high: top(token), low: token.0 as u64, row };
                 }
                 *end += 1;
             }
         }
-        let mut items = Vec::new();
+        let mut rest = items.as_mut_slice();
         let mut start = 0;
         for end in ends {
-            let bucket = std::mem::replace(&mut start, end)..end;
-            if let (Some(tokens), Some(rows)) =
-                (batch.tokens.get_mut(bucket.clone()), batch.rows.get_mut(bucket))
-            {
-                sort_bucket(tokens, rows, &mut items);
+            let size = (end - std::mem::replace(&mut start, end)) as usize;
+            let (bucket, others) = std::mem::take(&mut rest).split_at_mut_checked(size).unwrap_or_default();
+            if size > FEW {
+                bucket.sort_unstable()
+            } else {
+                insertion_sort(bucket)
             }
+            rest = others;
         }
-        batch
+        let token = |item: &Item| Token(u128::from(item.high) << 64 | u128::from(item.low));
+        Self { tokens: items.iter().map(token).collect(), rows: items.iter().map(|item| item.row).collect() }
     }
 }
 
-/// Sorts tokens in place.
-pub fn sort_tokens(tokens: &mut [Token]) {
-    tokens.sort_unstable();
-}
+/// Rows of a bucket, if tokens are spread evenly.
+const BUCKET_ROWS: usize = 4;
 
-const BUCKET_BITS: u32 = 12;
-const BUCKETS: usize = 1 << BUCKET_BITS;
+/// The most bits that choose a bucket.
+const MOST_BITS: u32 = 16;
 
-fn bucket(token: Token) -> usize {
-    (top(token) >> (64 - BUCKET_BITS)) as usize
-}
+/// So many are sorted by insertion.
+const FEW: usize = 24;
 
 /// A token and its row; two halves keep it at 24 bytes.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Item {
     high: u64,
     low: u64,
     row: u32,
 }
 
-/// Sorts the pairs of one bucket, through `items`.
-fn sort_bucket(tokens: &mut [Token], rows: &mut [u32], items: &mut Vec<Item>) {
-    if tokens.len() < 2 {
-        return;
-    }
-    items.clear();
-    let pairs = tokens.iter().zip(rows.iter());
-    items.extend(pairs.map(|(token, row)| Item { high: top(*token), low: token.0 as u64, row: *row }));
-    items.sort_unstable();
-    for (item, (token, row)) in items.iter().zip(tokens.iter_mut().zip(rows)) {
-        (*token, *row) = (Token(u128::from(item.high) << 64 | u128::from(item.low)), item.row);
+fn insertion_sort(items: &mut [Item]) {
+    for sorted in 1..items.len() {
+        let Some((last, before)) = items.get_mut(..=sorted).and_then(|items| items.split_last_mut()) else {
+            return;
+        };
+        let moving = *last;
+        let mut hole = last;
+        for item in before.iter_mut().rev().take_while(|item| **item > moving) {
+            *hole = *item;
+            hole = item;
+        }
+        *hole = moving;
     }
 }
 
@@ -173,6 +176,17 @@ mod tests {
         #[test]
         fn sorting_is_stable_and_loses_nothing(mut tokens in any_tokens(300), copies in 1usize..6) {
             tokens = tokens.repeat(copies);
+            let mut expected: Vec<(Token, u32)> = tokens.iter().copied().zip(0..).collect();
+            expected.sort();
+            prop_assert_eq!(pairs(&SortedBatch::new(&tokens).unwrap()), expected);
+        }
+
+        #[test]
+        fn crowds_are_sorted_too(high in 0u32..128, low in 0u32..128, count in 0usize..3000, seed in any::<u64>()) {
+            // Tokens that differ in some bits only: above those that choose a bucket, among them, or far below.
+            let mask = u128::MAX >> high.min(low) & u128::MAX << (127 - high.max(low));
+            let tokens: Vec<Token> =
+                (0..count as u64).map(|i| Token(token((i * 7) % 1000 + (seed >> 1)).0 & mask)).collect();
             let mut expected: Vec<(Token, u32)> = tokens.iter().copied().zip(0..).collect();
             expected.sort();
             prop_assert_eq!(pairs(&SortedBatch::new(&tokens).unwrap()), expected);
