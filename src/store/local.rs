@@ -493,34 +493,4 @@ mod tests {
         assert!(error.contains("sync") && error.contains("planted"), "{error}");
         assert!(local.is_poisoned() && local.get_limited("ledger/1", 9).is_err());
     }
-
-    #[test]
-    fn only_a_name_that_is_occupied_is_taken() {
-        let folder = tempfile::tempdir().unwrap();
-        let local = Local::new(folder.path().to_path_buf());
-        let staged = local.stage("x", b"1").unwrap();
-        fs::remove_file(&staged.temporary).unwrap();
-        assert!(matches!(local.publish(staged, "x"), Put::Unknown(_)));
-        assert!(matches!(local.put_once("x", b"1"), Put::Landed));
-        assert!(matches!(local.put_once("x", b"1"), Put::Taken));
-    }
-
-    #[test]
-    fn what_cannot_be_looked_at_is_no_absence() {
-        let folder = tempfile::tempdir().unwrap();
-        let local = Local::new(folder.path().to_path_buf());
-        std::os::unix::fs::symlink("loop", folder.path().join("loop")).unwrap();
-        assert!(local.get_limited("loop", 9).is_err() && local.head("loop").is_err());
-        assert!(local.list("loop", None).is_err());
-    }
-
-    #[test]
-    fn a_folder_is_no_object_and_is_not_deleted_for_one() {
-        let folder = tempfile::tempdir().unwrap();
-        let local = Local::new(folder.path().to_path_buf());
-        local.put("a/b", b"1").unwrap();
-        assert!(local.head("a").unwrap().is_none() && local.get_limited("a", 9).unwrap().is_none());
-        assert!(local.delete("a").is_err());
-        assert!(local.head("a/b").unwrap().is_some());
-    }
 }
