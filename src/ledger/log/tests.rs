@@ -99,39 +99,11 @@ async fn a_replay_does_without_checkpoints_and_misses_what_is_lost() {
     // A checkpoint hides the loss from whoever opens the table.
     store.delete(&name::manifest(20)).await.unwrap();
     let mut ledger = Ledger::open(store).await.unwrap().unwrap();
+    let state = ledger.state().clone();
     let error = ledger.replay(|_, _, _| ()).await.unwrap_err();
     assert!(matches!(&error, Error::Corrupt { object, .. } if *object == name::manifest(20)), "{error}");
     assert!(error.to_string().contains("version 39 was there"), "{error}");
     assert_eq!(ledger.state(), &state, "it stays as it was");
-}
-
-#[tokio::test]
-async fn what_is_new_is_synced_before_anybody_goes_by_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let open = || Store::open(folder.path().to_str().unwrap(), &[]).unwrap();
-    let mut writer = created(&open()).await;
-    let mine = open();
-    let mut reader = Ledger::open(mine.clone()).await.unwrap().unwrap();
-    mine.break_folder_syncs(true);
-    assert_eq!(reader.refresh().await.unwrap(), [], "without news there is nothing to sync");
-    commit_all(&mut writer, [7]).await;
-    let error = reader.refresh().await.unwrap_err().to_string();
-    assert!(error.contains("planted failure of fsync"), "{error}");
-    assert!(mine.is_poisoned());
-}
-
-#[tokio::test]
-async fn what_a_disk_refuses_plainly_has_failed_and_is_not_unknown() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path().to_str().unwrap(), &[]).unwrap();
-    let mut ledger = created(&store).await;
-    let place = folder.path().join(name::LEDGER);
-    std::fs::rename(&place, folder.path().join("aside")).unwrap();
-    std::fs::write(&place, "no folder").unwrap();
-    let entry = commit(&ledger, 1, 7);
-    let error = ledger.propose(&entry).await.unwrap_err();
-    assert!(matches!(&error, Error::Store { action: "write", .. }), "{error:?}");
-    assert_eq!(ledger.version(), 0);
 }
 
 #[test]
