@@ -544,7 +544,6 @@ mod tests {
         assert!(error.contains("sync") && error.contains("planted"), "{error}");
         assert!(local.is_poisoned() && local.get_limited("ledger/1", 9).is_err());
     }
-<<<<<<< HEAD
 
     #[test]
     fn only_a_name_that_is_occupied_is_taken() {
@@ -612,6 +611,4 @@ mod tests {
         assert!(ahead.running.is_none());
         ahead.end().unwrap();
     }
-=======
->>>>>>> 22c9f7ca3c184ab5f294b7cae7f5680a22664b91
 }
