@@ -121,8 +121,10 @@ async fn what_cannot_be_read_back_is_unknown_and_running_again_is_safe() {
         faulty.always(Call::Put, &name::manifest(1), if landed { Fault::AckLost } else { Fault::NotDone });
         faulty.always(Call::Get, &name::manifest(1), Fault::NotDone);
         let entry = commit(&ledger, 1, 7);
+        let begun = tokio::time::Instant::now();
         let error = ledger.propose(&entry).await.unwrap_err();
         let Error::Unknown { version: 1, reason } = &error else { panic!("{error:?}") };
+        assert!((120..125).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
         assert!(reason.contains("planted"), "{reason}");
         assert_eq!(ledger.state().entries, 1, "an unknown outcome is not applied");
 

@@ -31,6 +31,15 @@ fn on_disk() -> (TempDir, Store, Arc<Local>) {
     (dir, Store { inner: Inner::Local(Arc::clone(&local)), alone: false, cache: None }, local)
 }
 
+impl Store {
+    /// From here on no folder on this local disk can be synced, or can again.
+    pub(crate) fn break_folder_syncs(&self, broken: bool) {
+        if let Inner::Local(local) = &self.inner {
+            local.fail_folder_sync.store(broken, std::sync::atomic::Ordering::SeqCst);
+        }
+    }
+}
+
 fn names(listed: &[Listed]) -> Vec<&str> {
     listed.iter().map(|object| object.name.as_str()).collect()
 }
@@ -147,7 +156,10 @@ async fn large_objects_come_whole_in_pieces() {
     let whole: Vec<u8> = (0..40_000_000u32).map(|i| (i % 251) as u8).collect();
     server.plant("bucket/x", &whole);
     assert!(store.get("x").await.unwrap().unwrap() == whole);
+    // One that tells how long it is, and three pieces.
+    assert_eq!(server.requests(), 4);
     assert!(store.get_range("x", 1..39_999_999).await.unwrap() == whole[1..39_999_999]);
+    assert_eq!(server.requests(), 7);
     assert!(store.get_range("x", 0..40_000_001).await.is_err());
     assert!(store.get_range("x", 0..u64::MAX / 2).await.is_err());
 }
@@ -200,6 +212,36 @@ async fn an_upload_appears_whole_at_its_end_or_never() {
         );
         assert_eq!(store.leftovers().await.unwrap(), [], "{store:?}");
     }
+}
+
+#[tokio::test]
+async fn an_upload_of_whole_parts_has_no_empty_one_behind_them() {
+    let server = Loopback::start();
+    let store = Store::open("s3://bucket", &server.options()).unwrap();
+    for (parts, requests) in [(0, 1), (1, 3), (2, 4)] {
+        let before = server.requests();
+        let mut upload = store.create("x").await.unwrap();
+        upload.write(vec![7; parts * multipart::PART_SIZE].into()).await.unwrap();
+        upload.finish().await.unwrap();
+        // Its beginning, its parts and its end; what is smaller is one put.
+        assert_eq!(server.requests() - before, requests, "{parts} parts");
+    }
+}
+
+#[tokio::test]
+async fn the_parts_of_an_upload_that_is_dropped_are_taken_back() {
+    let server = Loopback::start();
+    let store = Store::open("s3://bucket", &server.options()).unwrap();
+    let mut upload = store.create("x").await.unwrap();
+    upload.write(vec![7; 2 * multipart::PART_SIZE].into()).await.unwrap();
+    let until = async |parts: usize| {
+        while server.parts() != parts {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), until(2)).await.unwrap();
+    drop(upload);
+    tokio::time::timeout(Duration::from_secs(60), until(0)).await.unwrap();
 }
 
 #[tokio::test]
@@ -430,6 +472,7 @@ async fn secrets_never_show() {
     ];
     let upload = store.create("x").await.unwrap();
     let mut shown = format!("{store:?} {} {upload:?}", store.url());
+    assert!(shown.contains("RemoteUpload(s3://bucket/table/x, 0 bytes)"), "{shown}");
     for error in errors {
         assert!(error.to_string().contains("Check the credentials"), "{error}");
         shown.push_str(&format!("{error} {error:?} {error:#?}"));

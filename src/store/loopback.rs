@@ -102,6 +102,11 @@ impl Loopback {
         self.state.objects.lock().unwrap().get(key).map(|(bytes, _)| bytes.clone())
     }
 
+    /// How many parts of unfinished uploads are kept.
+    pub(crate) fn parts(&self) -> usize {
+        self.state.parts.lock().unwrap().len()
+    }
+
     /// Stores bytes as somebody else.
     pub(crate) fn plant(&self, key: &str, bytes: &[u8]) {
         store(&self.state, key, bytes.to_vec());
@@ -245,6 +250,11 @@ fn answer(state: &State, request: &Request) -> Option<Answer> {
                 deleted.push_str(&format!("<Deleted><Key>{}</Key></Deleted>", name.0));
             }
             plain(200, &format!("<DeleteResult>{deleted}</DeleteResult>"))
+        }
+        "DELETE" if query("uploadId").is_some() => {
+            let id = query("uploadId").unwrap();
+            state.parts.lock().unwrap().retain(|(of, _), _| of != id);
+            plain(204, "")
         }
         "DELETE" => {
             state.objects.lock().unwrap().remove(key);

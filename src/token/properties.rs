@@ -5,12 +5,13 @@ use arrow::{
     array::{
         Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Date32Array, Decimal128Array, DictionaryArray,
         DurationSecondArray, FixedSizeBinaryArray, FixedSizeListArray, Float16Array, Float64Array,
-        Int32Array, Int64Array, LargeListArray, ListArray, ListViewArray, MapArray, RecordBatch,
-        RecordBatchOptions, RunArray, StringArray, StructArray, Time32SecondArray, new_null_array,
+        Int16Array, Int32Array, Int64Array, LargeListArray, LargeListViewArray, ListArray, ListViewArray,
+        MapArray, RecordBatch, RecordBatchOptions, RunArray, StringArray, StructArray, Time32SecondArray,
+        new_null_array,
     },
     buffer::{NullBuffer, OffsetBuffer, ScalarBuffer},
     compute::{cast, concat},
-    datatypes::{Int16Type, Int32Type, UInt8Type},
+    datatypes::{Int16Type, Int32Type, Int64Type, UInt8Type},
 };
 use arrow_schema::{DataType, Field, Fields, Schema, TimeUnit};
 use proptest::prelude::*;
@@ -187,12 +188,21 @@ fn disguised(plain: &ArrayRef, how: u8) -> ArrayRef {
             parts.push(&unused);
             Arc::new(DictionaryArray::<Int16Type>::new(keys.collect(), concat(&parts).unwrap()))
         }
-        // Runs of one, sliced.
+        // Runs of one, sliced, that are counted in any width.
         3 if len > 0 => {
             let around = new_null_array(plain.data_type(), 1);
             let values = concat(&[&around, plain, &around]).unwrap();
-            let ends = Int32Array::from_iter_values((0..len as i32 + 2).map(|row| row + 2));
-            Arc::new(RunArray::<Int32Type>::try_new(&ends, &values).unwrap().slice(2, len))
+            let ends = (0..len + 2).map(|row| row as i16 + 2);
+            let (narrow, middle) = (Int16Array::from_iter_values(ends.clone()), ends.clone().map(i32::from));
+            let (middle, wide) = (Int32Array::from_iter_values(middle), ends.map(i64::from));
+            match len % 3 {
+                0 => Arc::new(RunArray::<Int16Type>::try_new(&narrow, &values).unwrap().slice(2, len)),
+                1 => Arc::new(RunArray::<Int32Type>::try_new(&middle, &values).unwrap().slice(2, len)),
+                _ => {
+                    let ends = Int64Array::from_iter_values(wide);
+                    Arc::new(RunArray::<Int64Type>::try_new(&ends, &values).unwrap().slice(2, len))
+                }
+            }
         }
         _ => relaid(plain),
     }
@@ -219,6 +229,11 @@ fn relaid(plain: &ArrayRef) -> ArrayRef {
             let parts: Vec<&dyn Array> = parts.iter().map(|part| part.as_ref()).collect();
             let elements = if parts.is_empty() { list.values().slice(0, 0) } else { concat(&parts).unwrap() };
             let nulls = list.nulls().cloned();
+            if list.len() % 2 == 0 {
+                let wide = |numbers: Vec<i32>| numbers.into_iter().map(i64::from).collect();
+                let (offsets, sizes) = (wide(offsets), wide(sizes));
+                return Arc::new(LargeListViewArray::new(field.clone(), offsets, sizes, elements, nulls));
+            }
             let (offsets, sizes) = (ScalarBuffer::from(offsets), ScalarBuffer::from(sizes));
             Arc::new(ListViewArray::new(field.clone(), offsets, sizes, elements, nulls))
         }

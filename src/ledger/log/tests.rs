@@ -106,6 +106,35 @@ async fn a_replay_does_without_checkpoints_and_misses_what_is_lost() {
     assert_eq!(ledger.state(), &state, "it stays as it was");
 }
 
+#[tokio::test]
+async fn what_is_new_is_synced_before_anybody_goes_by_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || Store::open(folder.path().to_str().unwrap(), &[]).unwrap();
+    let mut writer = created(&open()).await;
+    let mine = open();
+    let mut reader = Ledger::open(mine.clone()).await.unwrap().unwrap();
+    mine.break_folder_syncs(true);
+    assert_eq!(reader.refresh().await.unwrap(), [], "without news there is nothing to sync");
+    commit_all(&mut writer, [7]).await;
+    let error = reader.refresh().await.unwrap_err().to_string();
+    assert!(error.contains("planted failure of fsync"), "{error}");
+    assert!(mine.is_poisoned());
+}
+
+#[tokio::test]
+async fn what_a_disk_refuses_plainly_has_failed_and_is_not_unknown() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path().to_str().unwrap(), &[]).unwrap();
+    let mut ledger = created(&store).await;
+    let place = folder.path().join(name::LEDGER);
+    std::fs::rename(&place, folder.path().join("aside")).unwrap();
+    std::fs::write(&place, "no folder").unwrap();
+    let entry = commit(&ledger, 1, 7);
+    let error = ledger.propose(&entry).await.unwrap_err();
+    assert!(matches!(&error, Error::Store { action: "write", .. }), "{error:?}");
+    assert_eq!(ledger.version(), 0);
+}
+
 #[test]
 fn a_writer_is_known_by_its_host_and_process() {
     let (one, other) = (Proposer::new().unwrap(), Proposer::new().unwrap());
