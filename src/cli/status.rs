@@ -155,9 +155,9 @@ fn text(status: &Status<'_>) -> String {
     facts.add_rows(&status.totals);
     let known = status.totals.duplicate.saturating_add(status.totals.replayed);
     facts.add("duplicate rate", render::percent(known, status.totals.read));
-    facts.add("sources", render::number(status.sources as u64));
+    facts.add("sources", render::number(status.sources));
     if status.batches > 0 {
-        facts.add("batches", render::number(status.batches as u64));
+        facts.add("batches", render::number(status.batches));
     }
     if status.quarantine_files > 0 {
         let files = render::count(status.quarantine_files as u64, "file");

@@ -131,7 +131,9 @@ fn newest(parts: &mut Vec<Part>, new: u64, most: u64) -> Vec<Part> {
 
 /// The objects of a checkpoint of `state`: names and bytes, the head last. An error if what lies beneath it was not read.
 pub fn encode(state: &State) -> Result<Vec<(String, Bytes)>> {
-    (state.files()?, state.source(0)?);
+    // Both were read, or this is no whole state.
+    state.files()?;
+    state.source(0)?;
     let mut anew = state.clone();
     *anew.beneath_mut() = Beneath::default();
     Ok(Draft::of(&anew).write(Vec::new(), Vec::new())?.objects)

@@ -207,7 +207,7 @@ impl Input {
 
     /// Begins to fetch `ranges` if this lies in a bucket, so that they are there when they are read; they are kept as long as
     /// what this returns is. A range is read from one fetch or not at all: what is read at once belongs into one.
-    pub(crate) fn fetch_ahead(&self, ranges: Vec<Range<u64>>) -> Ahead {
+    pub(crate) fn fetch_ahead(&self, ranges: impl IntoIterator<Item = Range<u64>>) -> Ahead {
         let Kind::Bucket { fetches, .. } = &self.shared.bytes else { return Ahead::default() };
         let begin = |range: Range<u64>| {
             let fetch = fetches.begin(range.start..range.end.min(self.shared.size));
@@ -228,7 +228,7 @@ impl Input {
     /// Begins to fetch the end, where a Parquet file has its footer.
     pub(crate) fn fetch_end_ahead(&self) -> Ahead {
         let size = self.shared.size;
-        self.fetch_ahead(vec![size.saturating_sub(END)..size])
+        self.fetch_ahead(std::iter::once(size.saturating_sub(END)..size))
     }
 
     fn windowed(&self, windows: &Mutex<VecDeque<(u64, Bytes)>>, range: Range<u64>) -> Result<Bytes> {

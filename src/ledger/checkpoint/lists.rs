@@ -22,6 +22,9 @@ pub(crate) struct Lists {
     pub(crate) quarantine: Vec<Live<QuarantineFile>>,
 }
 
+/// Each with the version it came with.
+type Dated<T> = Vec<(u64, T)>;
+
 #[derive(Serialize, Deserialize)]
 struct Stored<F, Q> {
     format: u32,
@@ -69,9 +72,9 @@ impl Lists {
         let (_, hash) =
             part_of(&part.name, LIST_PART).ok_or_else(|| damaged("it has no part's name".into()))?;
         let json = unpack(&part.name, packed, hash)?;
-        let stored: Stored<Vec<(u64, DataFile)>, Vec<(u64, QuarantineFile)>> =
+        let stored: Stored<Dated<DataFile>, Dated<QuarantineFile>> =
             serde_json::from_slice(&json).map_err(|e| damaged(e.to_string()))?;
-        fn lives<T>(all: Vec<(u64, T)>) -> Vec<Live<T>> {
+        fn lives<T>(all: Dated<T>) -> Vec<Live<T>> {
             all.into_iter().map(|(since, item)| Live { since, item }).collect()
         }
         let lists = Self { files: lives(stored.files), quarantine: lives(stored.quarantine) };

@@ -98,7 +98,7 @@ async fn play(cloud: &'static str, script: &str, end: End) {
         assert!(again.state().source(OURS).unwrap().is_some(), "{told}");
     }
     let mut tries = 0;
-    while !again.state().source(OURS).unwrap().is_some() {
+    while again.state().source(OURS).unwrap().is_none() {
         let entry = commit(again, 3, OURS);
         assert!(!matches!(again.propose(&entry).await.unwrap(), Proposal::Void(_)), "{told}");
         tries += 1;
