@@ -191,7 +191,7 @@ mod tests {
             let store = Store::from_object_store(Arc::new(object_store::memory::InMemory::new()), "", "memory:");
             futures::executor::block_on(store.put("x", bytes.clone())).unwrap();
             let input = Input::bucket("memory:/x", Compression::None, store, "x", 3000, None);
-            let ranges = fetched.iter().map(|(start, length)| *start..(start + length).min(3000)).collect();
+            let ranges: Vec<_> = fetched.iter().map(|(start, length)| *start..(start + length).min(3000)).collect();
             let mut ahead = Some(input.fetch_ahead(ranges));
             for (number, (start, length, in_order)) in reads.into_iter().enumerate() {
                 if number == dropped_after {
