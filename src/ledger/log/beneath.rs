@@ -37,7 +37,7 @@ impl Ledger {
     /// Reads which data and quarantine files there are, if that lies in parts of a checkpoint still:
     /// [`State::files`](crate::ledger::State::files) and [`State::quarantine`](crate::ledger::State::quarantine) need it.
     pub async fn read_files(&mut self) -> Result<()> {
-        self.settle_asks(&Asks { lists: true, ..Asks::default() }).await
+        self.settle(|state, asks| asks.lists |= state.beneath().lists.unread).await
     }
 
     /// Reads all that lies in parts of a checkpoint still.
@@ -53,10 +53,11 @@ impl Ledger {
     /// Looks up sources by their identity and batches by their id, so that [`State::source`](crate::ledger::State::source)
     /// and [`State::batch`](crate::ledger::State::batch) can answer.
     pub async fn look_up(&mut self, sources: &[u128], batches: &[&str]) -> Result<()> {
-        let mut asks = Asks::default();
-        self.state.ask_keys(sources.iter().map(|id| Key::source(*id)), &mut asks);
-        self.state.ask_keys(batches.iter().map(|id| Key::batch(id)), &mut asks);
-        self.settle_asks(&asks).await
+        self.settle(|state, asks| {
+            state.ask_keys(sources.iter().map(|id| Key::source(*id)), asks);
+            state.ask_keys(batches.iter().map(|id| Key::batch(id)), asks);
+        })
+        .await
     }
 
     /// What is known of the source with this identity.
@@ -72,20 +73,26 @@ impl Ledger {
     }
 
     /// Reads what must be known before these entries can be judged.
-    pub(super) async fn prepare_for(&mut self, entries: impl IntoIterator<Item = &Entry>) -> Result<()> {
-        let mut asks = Asks::default();
-        entries.into_iter().for_each(|entry| self.state.ask(entry, &mut asks));
-        self.settle_asks(&asks).await
+    pub(super) async fn prepare_for<'a>(
+        &mut self,
+        entries: impl IntoIterator<Item = &'a Entry> + Clone,
+    ) -> Result<()> {
+        self.settle(|state, asks| entries.clone().into_iter().for_each(|entry| state.ask(entry, asks))).await
     }
 
-    async fn settle_asks(&mut self, asks: &Asks) -> Result<()> {
-        while !asks.is_empty() {
-            match answer(&self.store, &mut self.state, asks).await {
-                Ok(()) => return Ok(()),
-                Err(error) => self.fold_anew(&error).await?,
+    /// Reads what `ask` adds of a state. One that had to be folded anew is asked again, and reads besides whatever the one before
+    /// had read: nobody is to find unread what was read a moment ago.
+    async fn settle(&mut self, ask: impl Fn(&State, &mut Asks)) -> Result<()> {
+        let mut asks = Asks::default();
+        loop {
+            ask(&self.state, &mut asks);
+            if asks.is_empty() {
+                return Ok(());
             }
+            let Err(error) = answer(&self.store, &mut self.state, &asks).await else { return Ok(()) };
+            self.state.ask_again(&mut asks);
+            self.fold_anew(&error).await?;
         }
-        Ok(())
     }
 
     /// Folds the ledger to the same version from an older checkpoint than before, and in the end without any.

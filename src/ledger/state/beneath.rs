@@ -121,6 +121,12 @@ impl State {
         asks.keys.extend(keys.filter(|key| self.find(*key).is_none()).map(|key| key.0));
     }
 
+    /// Adds to `asks` what was read of the parts.
+    pub(crate) fn ask_again(&self, asks: &mut Asks) {
+        asks.keys.extend(self.beneath.answers.keys());
+        asks.lists |= !self.beneath.lists.unread && !self.beneath.lists.parts.is_empty();
+    }
+
     /// Takes note of what the parts say of `keys`: `found` is what is there.
     pub(crate) fn answer(&mut self, keys: &BTreeSet<u128>, found: &[(u128, Seen)]) {
         self.beneath.answers.extend(keys.iter().map(|key| (*key, None)));
