@@ -30,10 +30,10 @@ use crate::token::TokenSpec;
 pub(super) struct Part {
     /// The number of the source.
     pub(super) source: u32,
-    url: String,
+    pub(super) url: String,
     /// What the source was when the driver found it.
-    identity: Option<String>,
-    format: Format,
+    pub(super) identity: Option<String>,
+    pub(super) format: Format,
     /// Of a Parquet file, these row groups.
     pub(super) groups: Option<Range<usize>>,
 }
