@@ -189,7 +189,8 @@ fn race(table: &str, pace: usize) {
 fn is_exact(table: &str, expected: &HashSet<String>) {
     let store = Store::open(table, &[]).unwrap();
     let runtime = table::runtime();
-    let ledger = runtime.block_on(Ledger::open(store.clone())).unwrap().unwrap();
+    let mut ledger = runtime.block_on(Ledger::open(store.clone())).unwrap().unwrap();
+    runtime.block_on(ledger.read_files()).unwrap();
     let report = runtime.block_on(verify(&ledger, &VerifyOptions::default())).unwrap();
     assert_eq!(report.problems, Vec::<String>::new());
     let folder = tempfile::tempdir().unwrap();

@@ -133,10 +133,11 @@ fn an_executor_killed_in_mid_job_costs_nothing_but_time() {
         let (report, staged) = tokio::join!(run, kill);
         assert!(staged < 12, "the job was over before its executor was killed");
         assert_eq!((report.rows.read, report.rows.accepted), (320_000, 180_000));
-        let ledger = Ledger::open(Store::open(&table, &[]).unwrap()).await.unwrap().unwrap();
+        let mut ledger = Ledger::open(Store::open(&table, &[]).unwrap()).await.unwrap().unwrap();
+        ledger.read_files().await.unwrap();
         let verified = dedupe::upkeep::verify::verify(&ledger, &Default::default()).await.unwrap();
         assert_eq!(verified.problems, Vec::<String>::new());
-        let held: u64 = ledger.state().files.values().map(|file| file.item.rows).sum();
+        let held: u64 = ledger.state().files().unwrap().values().map(|file| file.item.rows).sum();
         assert_eq!(held, 180_000);
     });
 }

@@ -36,7 +36,8 @@ async fn files_replaced(ledger: &mut Ledger) {
     let by = Proposer::new().unwrap();
     let mut namer = Namer::new(&by.session, ledger.state().entries);
     let mut compact = Compact::default();
-    for live in ledger.state().files.clone().into_values() {
+    ledger.read_files().await.unwrap();
+    for live in ledger.state().files().unwrap().clone().into_values() {
         let (mut file, bytes) =
             (live.item.clone(), ledger.store().get(&live.item.name).await.unwrap().unwrap());
         file.name = namer.next("data", "parquet");
@@ -81,8 +82,9 @@ async fn a_file_that_nobody_may_have_deleted_is_damage() {
     scene.one(&rows(0..10, 1)).dedupe(&session).unwrap().collect().await.unwrap();
     session.commit().await.unwrap();
     let scan = scene.scan().await;
-    let ledger = scene.ledger().await;
-    let name = ledger.state().files.keys().next().unwrap();
+    let mut ledger = scene.ledger().await;
+    ledger.read_files().await.unwrap();
+    let name = ledger.state().files().unwrap().keys().next().unwrap();
     ledger.store().delete(name).await.unwrap();
     let error = collect(scan, scene.context.task_ctx()).await.unwrap_err();
     assert!(matches!(error_of(&error), Some(Error::Corrupt { object, .. }) if object == name), "{error:?}");
