@@ -208,6 +208,7 @@ async fn vacuum_leaves_what_is_live(ledger: &mut Ledger) {
     assert_eq!(report.version, Some(ledger.version()));
     assert!(report.names.contains(&litter), "{report:?}");
     assert_eq!(vacuum(ledger, &options).await.unwrap().names, Vec::<String>::new());
+    ledger.read_files().await.unwrap();
     let live: BTreeSet<&String> =
         ledger.state().files().unwrap().keys().chain(ledger.state().runs.keys()).collect();
     let mut found = store.list("data").await.unwrap();

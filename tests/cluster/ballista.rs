@@ -114,15 +114,9 @@ fn ingest_on_a_cluster_is_ingest() {
         assert_eq!(there[1].1["rejected"], 12);
         assert_eq!(there[1].1["replayed"], 300);
         // What was consumed is recognised, and no job is run for it.
-        let again = ballista::ingest(
-            "http://127.0.0.1:1",
-            3,
-            &[at("more.ndjson")],
-            &at("there"),
-            &options,
-            &Progress::default(),
-        );
-        assert!(!again.await.unwrap().committed);
+        let (source, table, progress) = ([at("more.ndjson")], at("there"), Progress::default());
+        let again = ballista::ingest("http://127.0.0.1:1", 3, &source, &table, &options, &progress).await;
+        assert!(!again.unwrap().committed);
     });
 }
 
@@ -136,11 +130,12 @@ fn a_source_that_cannot_be_read_ends_the_job_with_its_name() {
         let mut options = IngestOptions::default();
         options.key = Some(vec!["id".into()]);
         options.on_bad_row = dedupe::options::OnBadRow::Fail;
-        let run = ballista::ingest(&url, 2, &[at("a.ndjson")], &at("t"), &options, &Progress::default());
-        let error = run.await.unwrap_err().to_string();
+        let (source, table, progress) = ([at("a.ndjson")], at("t"), Progress::default());
+        let run = ballista::ingest(&url, 2, &source, &table, &options, &progress).await;
+        let error = run.unwrap_err().to_string();
         assert!(error.contains("a.ndjson: line 3"), "{error}");
         options.on_bad_row = dedupe::options::OnBadRow::Quarantine;
-        let run = ballista::ingest(&url, 2, &[at("a.ndjson")], &at("t"), &options, &Progress::default());
-        assert_eq!(run.await.unwrap().rows.accepted, 2);
+        let run = ballista::ingest(&url, 2, &source, &table, &options, &progress).await;
+        assert_eq!(run.unwrap().rows.accepted, 2);
     });
 }
