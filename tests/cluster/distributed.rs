@@ -19,11 +19,10 @@ async fn workers(count: usize) -> (SessionContext, Vec<JoinHandle<()>>) {
         serving.push(tokio::spawn(async move { distributed::serve(listener).await.unwrap() }));
     }
     // The files of tests are small: each of them is worth a partition.
-    let config = SessionConfig::new()
-        .with_target_partitions(4)
+    let context = distributed::context(SessionConfig::new().with_target_partitions(4), urls)
         .with_distributed_file_scan_config_bytes_per_partition(1)
         .unwrap();
-    (distributed::context(config, urls), serving)
+    (context, serving)
 }
 
 proptest! {
