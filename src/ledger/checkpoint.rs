@@ -2,12 +2,12 @@
 //!
 //! An accelerator, never the truth: a checkpoint that is missing, damaged or of another format is passed over and
 //! the ledger replayed instead. It consists of a *head* with what every opening needs, and of *parts* with what grows with
-//! every commit: [`index`] parts are searched, [`lists`] parts are read by those who want to know which files there are. Parts never change and
+//! every commit: `index` parts are searched, `lists` parts are read by those who want to know which files there are. Parts never change and
 //! belong to many checkpoints: each checkpoint adds what is new, and merges it with the newest parts where these are
 //! hardly larger. So there are few parts, and what stands in them is written a few times in all.
 //!
 //! A head's name carries the version and the hash of its content, a part's name the version that wrote it and a hash that
-//! vouches for its content. Pure: [`Draft`] says what to read and what to write, the ledger does it.
+//! vouches for its content. Pure: a draft says what to read and what to write, the ledger does it.
 
 pub(crate) mod index;
 pub(crate) mod lists;

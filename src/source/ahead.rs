@@ -1,6 +1,6 @@
 //! Bytes that are fetched from a bucket before anybody reads them.
 //!
-//! Whoever knows what will be read says so ([`Input::fetch_ahead`](super::input::Input::fetch_ahead)) and holds on to the
+//! Whoever knows what will be read says so (`Input::fetch_ahead`) and holds on to the
 //! [`Ahead`] he is given: as long as he does, reads of those bytes wait for them if need be, and cost no request of
 //! their own. A fetch that fails is no error: whoever reads fetches again, and learns the reason.
 
