@@ -123,7 +123,7 @@ impl Session {
             runs.extend(share.runs);
             inline.extend(share.inline.0);
         }
-        look_for(&self.store, &staged).await?;
+        look_for(&self.store, &staged, &runs).await?;
         inline.sort_unstable();
         staged.tokens = Tokens::reopen(&self.store, &runs, InlineTokens::default()).await?;
         staged.tokens.add_few(&self.store, &mut self.namer, inline).await?;
@@ -156,10 +156,11 @@ impl Session {
 }
 
 /// Looks for what was staged: whoever did may have had another folder under the same name.
-async fn look_for(store: &Store, staged: &Staged) -> Result<()> {
+async fn look_for(store: &Store, staged: &Staged, runs: &[RunRef]) -> Result<()> {
     let files = staged.files.iter().map(|file| (file.name.clone(), file.bytes));
     let kept_out = staged.quarantine.iter().map(|file| (file.name.clone(), file.bytes));
-    let look = files.chain(kept_out).map(|(name, bytes)| {
+    let runs = runs.iter().map(|run| (run.name.clone(), run.bytes));
+    let look = files.chain(kept_out).chain(runs).map(|(name, bytes)| {
         let store = store.clone();
         async move {
             let why = match store.head(&name).await? {
