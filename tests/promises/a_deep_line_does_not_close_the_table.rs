@@ -1,9 +1,7 @@
 //! A line that nests fifty objects once gave a schema, and so a manifest, that no JSON parser would read back: the
 //! commit succeeded, and the table could never be opened again.
 
-#[path = "common/table.rs"]
-mod table;
-
+use crate::table;
 use dedupe::options::MIB;
 
 #[test]

@@ -1,12 +1,10 @@
 //! The ledger over a store that loses answers: what is said of a commit is what became of it, in every case of the
 //! table in `docs/protocol.md`.
 
-mod common;
-
+use crate::fault::{Call, Fault, FaultStore, Rates};
+use crate::seal::resealed;
 use arrow_schema::{DataType, Field, Schema};
 use bytes::Bytes;
-use common::fault::{Call, Fault, FaultStore, Rates};
-use common::seal::resealed;
 use dedupe::Error;
 use dedupe::ledger::entry::{Ingest, SourceUse};
 use dedupe::ledger::log::{Patience, Proposal, Proposer};

@@ -2,10 +2,7 @@
 //! times one writer's pace they keep, how long each commit waits, and that nobody starves.
 //!
 //! Time is virtual, so the figures are the same on every machine, and what is asserted is no matter of luck.
-//! `DEDUPE_PACE=all cargo test --test many_writers_keep_their_pace -- --nocapture` prints the whole table.
-
-#[path = "common/writer.rs"]
-mod writer;
+//! `DEDUPE_PACE=all cargo test --test promises many_writers_keep_their_pace -- --nocapture` prints the whole table.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -13,6 +10,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::writer::{Place, batch, proposer, rows, schema, with};
 use async_trait::async_trait;
 use dedupe::ledger::Ledger;
 use dedupe::ledger::entry::SourceUse;
@@ -31,7 +29,6 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use tokio::time::Instant;
-use writer::{Place, batch, proposer, rows, schema, with};
 
 /// Half of it before the store does what it is asked, half of it after.
 const LATENCY: Duration = Duration::from_millis(30);

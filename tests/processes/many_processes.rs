@@ -3,24 +3,18 @@
 //!
 //! On a local disk for a few seconds (`DEDUPE_RACE_SECONDS` for as long as one likes), and on the S3 and Azure emulators
 //! if `DEDUPE_TEST_S3` and `DEDUPE_TEST_AZURE` say where they are, as in `tests/emulator.rs`.
-#![cfg(unix)]
-
-#[path = "common/disk.rs"]
-mod disk;
-#[path = "common/table.rs"]
-mod table;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use crate::disk::{Dice, Tally, dedupe};
+use crate::table::{self, Event, Shape};
 use dedupe::clock::Stopwatch;
 use dedupe::ledger::Ledger;
 use dedupe::store::Store;
 use dedupe::upkeep::verify::{VerifyOptions, verify};
-use disk::{Dice, Tally, dedupe};
-use table::{Event, Shape};
 
 /// Processes that ingest; one more compacts and vacuums.
 const WRITERS: usize = 7;

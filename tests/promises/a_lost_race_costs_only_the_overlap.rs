@@ -1,11 +1,9 @@
 //! Two sessions see the same version; one commits first. The other drops exactly the rows that the winner brought as
 //! well, keeps every file that holds none of them, tells the truth about its rows, and leaves a table that verifies.
 
-#[path = "common/writer.rs"]
-mod writer;
-
 use std::collections::BTreeSet;
 
+use crate::writer::*;
 use arrow::datatypes::DataType;
 use bytes::Bytes;
 use dedupe::Error;
@@ -18,7 +16,6 @@ use dedupe::store::Put;
 use dedupe::upkeep::compact::compact;
 use dedupe::upkeep::verify::{VerifyOptions, verify};
 use dedupe::verdict::Accounting;
-use writer::*;
 
 fn accounting(accepted: u64, duplicate: u64, replayed: u64) -> Accounting {
     Accounting { read: accepted + duplicate + replayed, accepted, duplicate, replayed, ..Default::default() }

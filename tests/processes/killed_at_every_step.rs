@@ -4,22 +4,13 @@
 //! `DEDUPE_KILLS=10000` goes on, with several kills one after another, until so many processes were killed;
 //! `DEDUPE_KILLS_SEED=2` draws others.
 
-#![cfg(unix)]
-
-#[path = "common/disk.rs"]
-mod disk;
-#[path = "common/story.rs"]
-mod story;
-#[path = "common/table.rs"]
-mod table;
-
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use disk::{Dice, Fault, FaultyDisk, Tally};
-use story::{Step, Story, sound_rows};
+use crate::disk::{self, Dice, Fault, FaultyDisk, Tally};
+use crate::story::{Step, Story, sound_rows};
 
 /// Kills that every run of the test must reach.
 const LEAST: usize = 500;

@@ -1,14 +1,11 @@
 //! Random rows in random files, formats, runs, thread counts and memory budgets: the survivors, their order and the
 //! row accounting are those of a plain `HashSet` that sees the rows in input order.
 
-#[path = "common/table.rs"]
-mod table;
-
 use std::collections::HashSet;
 
+use crate::table::{self, Event, Shape};
 use dedupe::options::MIB;
 use proptest::prelude::*;
-use table::{Event, Shape};
 
 fn shape() -> impl Strategy<Value = Shape> {
     prop_oneof![

@@ -1,9 +1,7 @@
 //! Compaction of the index, on a disk and in memory: the same tokens, each with the version that accepted it, in fewer
 //! objects; who loses the race for it loses nothing but the work.
 
-#[path = "common/writer.rs"]
-mod writer;
-
+use crate::writer::*;
 use dedupe::ingest::ingest;
 use dedupe::ledger::{Body, Ledger};
 use dedupe::options::{IngestOptions, MIB};
@@ -12,7 +10,6 @@ use dedupe::report::Progress;
 use dedupe::store::Store;
 use dedupe::upkeep::compact::{compact, compact_if_due};
 use dedupe::upkeep::explain::explain;
-use writer::*;
 
 /// The version that accepted `key-<i>`, and the object that says so.
 async fn version_of(ledger: &Ledger, i: u64) -> Option<(u64, String)> {

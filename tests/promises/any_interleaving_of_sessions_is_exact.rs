@@ -2,12 +2,10 @@
 //! each of them accepts, and what the table holds in the end, is what a plain `HashSet` says that sees the commits in
 //! order.
 
-#[path = "common/writer.rs"]
-mod writer;
-
 use std::collections::{BTreeMap, HashSet};
 use std::num::NonZeroUsize;
 
+use crate::writer::*;
 use dedupe::ingest::ingest;
 use dedupe::ledger::Body;
 use dedupe::options::{IngestOptions, MIB};
@@ -17,7 +15,6 @@ use dedupe::upkeep::compact::{compact, compact_if_due};
 use dedupe::upkeep::verify::{VerifyOptions, verify};
 use dedupe::verdict::Accounting;
 use proptest::prelude::*;
-use writer::*;
 
 #[derive(Debug, Clone)]
 enum Step {

@@ -1,20 +1,12 @@
 //! A writer is stopped (SIGSTOP) at any of its system calls, for longer than its lease: meanwhile others commit the same
 //! keys, compact, and vacuum everything that nobody needs. When it goes on it loses nothing and doubles nothing.
-#![cfg(unix)]
-
-#[path = "common/disk.rs"]
-mod disk;
-#[path = "common/story.rs"]
-mod story;
-#[path = "common/table.rs"]
-mod table;
 
 use std::collections::HashSet;
 use std::path::Path;
 
-use disk::{Fault, FaultyDisk, Tally, dedupe};
-use story::{Story, sound_rows};
-use table::{Event, Shape};
+use crate::disk::{self, Fault, FaultyDisk, Tally, dedupe};
+use crate::story::{Story, sound_rows};
+use crate::table::{Event, Shape};
 
 /// Stops of a first ingest, and of one into a table that is there.
 const STOPS: usize = 24;

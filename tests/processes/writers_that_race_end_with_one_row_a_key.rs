@@ -1,13 +1,10 @@
 //! Several processes ingest overlapping keys into one table at the same moment: every key ends with one row, every
 //! process is told the truth about its own rows, and what was staged for nothing is named by no version.
 
-#[path = "common/table.rs"]
-mod table;
-
 use std::collections::HashSet;
 use std::process::{Command, Stdio};
 
-use table::{Event, Shape};
+use crate::table::{self, Event, Shape};
 
 fn race(writers: usize, rounds: usize, rows: i64, overlap: i64, shape: Shape) {
     let folder = tempfile::tempdir().unwrap();

@@ -2,22 +2,14 @@
 //! run then ends with the exit code and the words it promises, nothing is half-visible, and running again is exact.
 //!
 //! `DEDUPE_FAULTS=all` also tries the faults after which a commit is asked for until its patience ends (two minutes).
-#![cfg(unix)]
-
-#[path = "common/disk.rs"]
-mod disk;
-#[path = "common/story.rs"]
-mod story;
-#[path = "common/table.rs"]
-mod table;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use disk::{EDQUOT, EIO, EMFILE, ENOSPC, EROFS, Fault, FaultyDisk, Tally, dedupe};
-use story::{Story, sound_rows};
+use crate::disk::{self, EDQUOT, EIO, EMFILE, ENOSPC, EROFS, Fault, FaultyDisk, Tally, dedupe};
+use crate::story::{Story, sound_rows};
 
 /// Kinds of calls that take space.
 const GROWING: &str = "create,write,mkdir,link";

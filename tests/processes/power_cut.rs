@@ -3,26 +3,16 @@
 //! that was acknowledged is there, and running everything again leaves exactly what a plain set would.
 //!
 //! Then the same with bugs planted into the calls (syncs left out, or too late): each of them must be noticed.
-#![cfg(unix)]
-
-#[path = "common/disk.rs"]
-mod disk;
-#[path = "common/power.rs"]
-mod power;
-#[path = "common/story.rs"]
-mod story;
-#[path = "common/table.rs"]
-mod table;
 
 use std::collections::{BTreeSet, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use disk::{Call, EIO, Fault, FaultyDisk};
-use power::{Disk, Luck};
-use story::{Story, sound_rows};
-use table::{Event, Shape};
+use crate::disk::{self, Call, EIO, Fault, FaultyDisk};
+use crate::power::{self, Disk, Luck};
+use crate::story::{Story, sound_rows};
+use crate::table::{Event, Shape};
 
 /// How often unsynced changes are drawn at random after each call, besides the extremes.
 fn draws() -> u64 {

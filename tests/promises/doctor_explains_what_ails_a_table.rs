@@ -1,12 +1,10 @@
 //! Whatever is damaged, lost, forged or merely void in a table, `doctor` finds it, says what it is and what to do, and
 //! changes nothing.
 
-mod common;
-
+use crate::fault::{Call, Fault, FaultStore};
+use crate::seal::resealed;
 use arrow_schema::{DataType, Field, Schema};
 use bytes::Bytes;
-use common::fault::{Call, Fault, FaultStore};
-use common::seal::resealed;
 use dedupe::Error;
 use dedupe::ledger::entry::{Ingest, QuarantineFile, SourceUse};
 use dedupe::ledger::log::{Proposal, Proposer};

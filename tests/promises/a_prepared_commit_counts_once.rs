@@ -1,12 +1,10 @@
 //! A commit in two phases: prepared by one process, made good by another, later, several times, or never. Whatever comes in
 //! between, what the table holds is what a plain `HashSet` says that sees the commits in order.
 
-#[path = "common/writer.rs"]
-mod writer;
-
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use crate::writer::*;
 use dedupe::Error;
 use dedupe::lease::leases;
 use dedupe::ledger::Body;
@@ -17,7 +15,6 @@ use dedupe::store::Store;
 use dedupe::table::{NewTable, Table};
 use dedupe::upkeep::compact::compact;
 use proptest::prelude::*;
-use writer::*;
 
 /// Prepares a batch of these rows, and passes it through bytes as another process would get it.
 async fn prepared(place: &Place, batch: &str, rows: &[Row]) -> Prepared {

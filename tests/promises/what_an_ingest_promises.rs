@@ -1,11 +1,5 @@
 //! Whole runs of the command on the small test data, against the truth that lies beside it.
 
-#[path = "cli/scene.rs"]
-#[allow(dead_code, reason = "every test binary uses its own part")]
-mod scene;
-#[path = "common/table.rs"]
-mod table;
-
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
@@ -14,13 +8,13 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::scene::{Scene, lines};
+use crate::table::{self, Event, Shape};
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use base64::Engine;
 use parquet::arrow::ArrowWriter;
 use parquet::file::reader::{FileReader, SerializedFileReader};
-use scene::{Scene, lines};
 use serde_json::Value;
-use table::{Event, Shape};
 
 fn data(name: &str) -> String {
     format!("{}/testdata/{name}", env!("CARGO_MANIFEST_DIR"))

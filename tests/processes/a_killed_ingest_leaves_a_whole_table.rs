@@ -1,16 +1,13 @@
 //! `kill -9` at random moments of an ingest, tens of times: afterwards the table verifies, and a run that is let
 //! finish completes it with exactly the rows that a plain set would keep.
 
-#[path = "common/table.rs"]
-mod table;
-
 use std::collections::HashSet;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use crate::table::{self, Event, Shape};
 use dedupe::clock::Stopwatch;
-use table::{Event, Shape};
 
 const KILLS: u32 = 40;
 
