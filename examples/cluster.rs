@@ -30,8 +30,9 @@ struct Scheduler {
     /// Address to listen on.
     #[arg(long, default_value = "127.0.0.1:50050")]
     bind: SocketAddr,
-    /// An executor that is silent for so many seconds is taken for lost; what it did is done again.
-    #[arg(long, default_value_t = 30)]
+    /// An executor that is silent for so many seconds is taken for lost; what it did is done again. One that is busy is heard of every
+    /// five seconds.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(8..))]
     lost_after: u64,
 }
 
@@ -91,8 +92,6 @@ impl Executor {
             scheduler_connect_timeout_seconds: 60,
             memory_pool_size: self.memory,
             work_dir: self.work_dir,
-            // Often enough for a scheduler that takes an executor for lost after five seconds.
-            executor_heartbeat_interval_seconds: 1,
             ..ExecutorProcessConfig::default()
         };
         if let Some(tasks) = self.tasks {

@@ -8,7 +8,7 @@ use std::net::AddrParseError;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use ballista_core::config::BallistaConfig;
+use ballista_core::config::{BallistaConfig, TaskSchedulingPolicy};
 use ballista_core::error::BallistaError;
 use ballista_core::execution_plans::execute_physical_plan;
 use ballista_core::extension::SessionConfigExt;
@@ -68,8 +68,13 @@ pub async fn ingest(
     ingest_on(&Cluster { url: url.to_owned() }, tasks, sources, table, options, progress).await
 }
 
-/// Serves a scheduler until it fails. Of `settings` the codec is replaced by ours.
+/// Executors ask for tasks. A scheduler that hands them out (of this version) forgets that a task no longer occupies its executor if
+/// the stage was reset before the task was cancelled: after an executor died, those that are left would never be given work again.
+const POLICY: TaskSchedulingPolicy = TaskSchedulingPolicy::PullStaged;
+
+/// Serves a scheduler until it fails. Of `settings` the codec is replaced by ours, and executors are made to ask for tasks.
 pub async fn scheduler(mut settings: SchedulerConfig) -> ballista_core::error::Result<()> {
+    settings.scheduling_policy = POLICY;
     settings.override_physical_codec = Some(codec());
     settings.override_config_producer = Some(Arc::new(config));
     let bind = format!("{}:{}", settings.bind_host, settings.bind_port);
@@ -79,8 +84,9 @@ pub async fn scheduler(mut settings: SchedulerConfig) -> ballista_core::error::R
     start_server(cluster, address, Arc::new(settings)).await
 }
 
-/// Works for a scheduler until told to stop. Of `settings` the codec is replaced by ours.
+/// Works for a scheduler until told to stop. Of `settings` the codec is replaced by ours, and it is made to ask for tasks.
 pub async fn executor(mut settings: ExecutorProcessConfig) -> ballista_core::error::Result<()> {
+    settings.task_scheduling_policy = POLICY;
     settings.override_physical_codec = Some(codec());
     settings.override_config_producer = Some(Arc::new(config));
     start_executor_process(Arc::new(settings)).await

@@ -18,11 +18,19 @@ use crate::story::*;
 /// What a process of this test is: `scheduler PORT` or `executor PORT SCHEDULER`.
 const ROLE: &str = "DEDUPE_TEST_CLUSTER_ROLE";
 
+/// A folder for what the processes log, as `RUST_LOG` says, if one is wanted.
+const LOGS: &str = "DEDUPE_TEST_CLUSTER_LOGS";
+
 /// Not a test: what the processes run.
 #[test]
 #[ignore = "it is run by another test, as a process of a cluster"]
 fn role() {
     let Ok(role) = std::env::var(ROLE) else { return };
+    if let Ok(folder) = std::env::var(LOGS) {
+        let file = std::fs::File::create(format!("{folder}/{}.log", role.replace(' ', "-"))).unwrap();
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(file).init();
+    }
     let role: Vec<&str> = role.split(' ').collect();
     let port = |text: &str| text.parse::<u16>().unwrap();
     block_on(async {
@@ -31,7 +39,8 @@ fn role() {
                 let settings = SchedulerConfig {
                     bind_host: "127.0.0.1".into(),
                     bind_port: port(own),
-                    executor_timeout_seconds: 4,
+                    // Executors of which every core is busy are heard of every five seconds.
+                    executor_timeout_seconds: 8,
                     expire_dead_executor_interval_seconds: 1,
                     ..SchedulerConfig::default()
                 };
@@ -45,7 +54,6 @@ fn role() {
                     scheduler_port: port(scheduler),
                     scheduler_connect_timeout_seconds: 20,
                     vcores: 1,
-                    executor_heartbeat_interval_seconds: 1,
                     ..ExecutorProcessConfig::default()
                 };
                 ballista::executor(settings).await.unwrap();
@@ -96,7 +104,6 @@ fn listens(port: u16) -> bool {
 }
 
 #[test]
-#[ignore = "the job does not end yet: see docs/distributed.md"]
 fn an_executor_killed_in_mid_job_costs_nothing_but_time() {
     let scheduler_port = ports();
     let _scheduler = Process::start(format!("scheduler {scheduler_port}"));

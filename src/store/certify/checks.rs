@@ -5,6 +5,8 @@ use crate::clock::{self, Stopwatch};
 use crate::error::{Error, Result};
 use crate::store::{Listed, Put};
 use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, stream};
 use std::sync::PoisonError;
 
 /// More than one part of an upload, and more than one piece of a download.
@@ -50,21 +52,26 @@ pub(super) async fn run(certifier: &Certifier) -> Certificate {
     let (conditions, mut findings) = certifier.create_once().await;
     let conditional = conditions != Some(Conditions::Unknown);
     if conditions.is_some() {
-        let mut note = |promise: Promise, seen: Result<Outcome>| findings.push(finding(promise, seen));
+        let mut checks: Vec<BoxFuture<'_, Finding>> = Vec::new();
         if conditional {
-            note(Promise::Race, certifier.race().await);
+            checks.push(check(Promise::Race, certifier.race()).boxed());
         }
-        note(Promise::ReadAfterWrite, certifier.read_after_write(conditional).await);
-        note(Promise::ReadAfterDelete, certifier.read_after_delete(conditional).await);
+        checks.push(check(Promise::ReadAfterWrite, certifier.read_after_write(conditional)).boxed());
+        checks.push(check(Promise::ReadAfterDelete, certifier.read_after_delete(conditional)).boxed());
         if conditional {
-            note(Promise::CreateAfterDelete, certifier.create_after_delete().await);
+            checks.push(check(Promise::CreateAfterDelete, certifier.create_after_delete()).boxed());
         }
-        note(Promise::ListAfterWrite, certifier.list_after_write(conditional).await);
+        checks.push(check(Promise::ListAfterWrite, certifier.list_after_write(conditional)).boxed());
         if everything {
-            note(Promise::ListAfterDelete, certifier.list_after_delete(conditional).await);
-            note(Promise::Ranges, certifier.ranges(conditional).await);
-            note(Promise::LargeObject, certifier.large_object().await);
+            checks.push(check(Promise::ListAfterDelete, certifier.list_after_delete(conditional)).boxed());
+            checks.push(check(Promise::Ranges, certifier.ranges(conditional)).boxed());
+            checks.push(check(Promise::LargeObject, certifier.large_object()).boxed());
         }
+        // Side by side where each request may be slow and whoever creates a table waits; otherwise one after the other, so that
+        // what a request takes can be told.
+        let remote = certifier.client.local_path("").is_none();
+        let at_a_time = if everything || !remote { 1 } else { checks.len() };
+        findings.extend(stream::iter(checks).buffered(at_a_time).collect::<Vec<_>>().await);
     }
     let of = |seen: &[Finding], promise| seen.iter().any(|finding| finding.promise == promise);
     for promise in Promise::ALL {
@@ -95,6 +102,10 @@ pub(super) async fn run(certifier: &Certifier) -> Certificate {
     certificate.list = latency(&mut times.list);
     certificate.clock_ahead_seconds = times.clock_ahead;
     certificate
+}
+
+async fn check(promise: Promise, seen: impl Future<Output = Result<Outcome>>) -> Finding {
+    finding(promise, seen.await)
 }
 
 fn finding(promise: Promise, seen: Result<Outcome>) -> Finding {
