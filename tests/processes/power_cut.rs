@@ -342,12 +342,15 @@ fn planted_bugs_are_noticed() {
     let hook = std::panic::take_hook();
     // A table that lost its files makes the reading of it panic, which is noticed like any other problem.
     std::panic::set_hook(Box::new(|_| {}));
-    let noticed = BUGS.iter().map(|(name, plant)| {
-        let calls = plant(history.calls.clone());
-        assert_ne!(calls, history.calls, "{name}: there was nothing to spoil");
-        (name, history.cut_everywhere(&calls, 1))
+    let noticed: Vec<_> = std::thread::scope(|scope| {
+        let begun = BUGS.iter().map(|(name, plant)| {
+            let (calls, history) = (plant(history.calls.clone()), &history);
+            assert_ne!(calls, history.calls, "{name}: there was nothing to spoil");
+            (name, scope.spawn(move || history.cut_everywhere(&calls, 1)))
+        });
+        let begun: Vec<_> = begun.collect();
+        begun.into_iter().map(|(name, cutting)| (name, cutting.join().unwrap())).collect()
     });
-    let noticed: Vec<_> = noticed.collect();
     std::panic::set_hook(hook);
     for (name, seen) in &noticed {
         println!("{name}: {}", seen.as_ref().map_or_else(Clone::clone, |_| "NOT NOTICED".into()));
