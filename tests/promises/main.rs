@@ -1,4 +1,4 @@
-//! What the library promises, shown through its public API: one file a promise.
+//! What is promised, shown through the public API and, where it is about the command, the real binary: one file a promise.
 
 #[path = "../common/fault.rs"]
 #[allow(dead_code, reason = "others use the rest of it")]
