@@ -1,7 +1,7 @@
 //! A small S3 on 127.0.0.1 for tests, which can be told to lie, to fail and to fall silent.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     sync::{
@@ -26,7 +26,7 @@ pub(crate) enum Mood {
     IgnoreConditions,
     /// Refuses conditional puts as something that it does not implement.
     NoConditions,
-    /// Leaves out of its listings what was written last.
+    /// Leaves an object out of the first listing that should show it.
     StaleLists,
     /// Refuses everything with 403, repeating the key and the signed headers as S3 does.
     Forbid,
@@ -45,6 +45,8 @@ struct State {
     mood: Mutex<Mood>,
     requests: AtomicU64,
     writes: AtomicU64,
+    /// The writes that a listing came by.
+    seen: Mutex<BTreeSet<u64>>,
 }
 
 /// The running server; its threads end with the test process.
@@ -77,6 +79,7 @@ impl Loopback {
             mood: Mutex::new(Mood::Honest),
             requests: AtomicU64::new(0),
             writes: AtomicU64::new(0),
+            seen: Mutex::default(),
         });
         let shared = Arc::clone(&state);
         std::thread::spawn(move || {
@@ -329,15 +332,15 @@ fn list(state: &State, bucket: &str, prefix: &str, after: &str) -> String {
     let bucket = format!("{}/", bucket.trim_end_matches('/'));
     let mut body = String::from("<ListBucketResult>");
     let stale = *state.mood.lock().unwrap() == Mood::StaleLists;
-    let newest = state.writes.load(Ordering::SeqCst).saturating_sub(1);
+    let mut seen = state.seen.lock().unwrap();
     for (key, (bytes, write)) in state.objects.lock().unwrap().iter() {
-        if stale && *write == newest {
-            continue;
-        }
         let Some(key) = key.strip_prefix(&bucket).filter(|key| key.starts_with(prefix) && *key > after)
         else {
             continue;
         };
+        if seen.insert(*write) && stale {
+            continue;
+        }
         let key = key.replace('&', "&amp;").replace('<', "&lt;");
         body.push_str(&format!(
             "<Contents><Key>{key}</Key><Size>{}</Size><ETag>\"{write}\"</ETag>\
