@@ -3,6 +3,7 @@
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use arrow_schema::Schema;
 
@@ -24,6 +25,10 @@ use crate::token::TokenHash;
 
 /// Schema files are small; anything larger is not one.
 const MAX_SCHEMA_FILE: u64 = 16 << 20;
+
+/// How long a run that is to stop may take to cancel its job on a cluster.
+#[cfg(feature = "ballista")]
+const CANCEL: Duration = Duration::from_secs(5);
 
 #[cfg(not(feature = "datafusion"))]
 const SQL: &str = "";
@@ -171,7 +176,11 @@ pub(super) async fn run(args: Args, context: &Context, out: &mut Out) -> Result<
         }
         ingest_reshaped(&sources, &table, reshape.as_ref(), &options, &context.progress).await
     };
-    let report = context.interrupts.stop_before_commit(&context.progress, run).await;
+    #[cfg(feature = "ballista")]
+    let grace = if cluster.is_some() { CANCEL } else { Duration::ZERO };
+    #[cfg(not(feature = "ballista"))]
+    let grace = Duration::ZERO;
+    let report = context.interrupts.stop_before_commit(&context.progress, grace, run).await;
     drop(bar);
     let report = report?;
     out.reply(&report, || summary::text(&report))?;

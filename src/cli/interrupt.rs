@@ -8,6 +8,7 @@ use std::pin::pin;
 use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
@@ -42,19 +43,26 @@ impl Interrupts {
         exit(self.0.first.load(Ordering::Relaxed))
     }
 
-    /// Runs `ingest` to its end, or until it is to stop and its commit has not begun. Where that is so is certain:
-    /// between two polls of a future nothing in it happens. What it has staged by then, no version names.
+    /// Runs `ingest` to its end, or until it is to stop, has had `grace` to do so by itself, and its commit has not begun. Where that
+    /// is so is certain: between two polls of a future nothing in it happens. What it has staged by then, no version names.
     pub(super) async fn stop_before_commit<T>(
         &self,
         progress: &Progress,
+        grace: Duration,
         ingest: impl Future<Output = Result<T>>,
     ) -> Result<T> {
         let mut ingest = pin!(ingest);
         tokio::select! {
-            ended = &mut ingest => ended,
-            () = self.0.asked.notified() => {
-                if progress.is_committing() { ingest.await } else { Err(Error::Interrupted) }
-            }
+            ended = &mut ingest => return ended,
+            () = self.0.asked.notified() => {}
+        }
+        if progress.is_committing() {
+            return ingest.await;
+        }
+        match tokio::time::timeout(grace, &mut ingest).await {
+            Ok(ended) => ended,
+            Err(_) if progress.is_committing() => ingest.await,
+            Err(_) => Err(Error::Interrupted),
         }
     }
 }
@@ -135,6 +143,7 @@ impl Signals {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::Cell;
     use std::future::{pending, poll_fn, ready};
     use std::task::Poll;
 
@@ -142,7 +151,7 @@ mod tests {
     async fn a_run_that_waits_for_ever_is_stopped_before_its_commit() {
         let (interrupts, progress) = (Interrupts::default(), Progress::default());
         interrupts.0.asked.notify_one();
-        let ended = interrupts.stop_before_commit(&progress, pending::<Result<()>>()).await;
+        let ended = interrupts.stop_before_commit(&progress, Duration::ZERO, pending::<Result<()>>()).await;
         assert!(matches!(ended, Err(Error::Interrupted)));
     }
 
@@ -157,12 +166,45 @@ mod tests {
             context.waker().wake_by_ref();
             if polls < 5 { Poll::Pending } else { Poll::Ready(Ok(7)) }
         });
-        assert_eq!(interrupts.stop_before_commit(&progress, commit).await.unwrap(), 7);
+        assert_eq!(interrupts.stop_before_commit(&progress, Duration::ZERO, commit).await.unwrap(), 7);
     }
 
     #[tokio::test]
     async fn a_run_that_ends_by_itself_is_left_alone() {
-        let ended = Interrupts::default().stop_before_commit(&Progress::default(), ready(Ok(1))).await;
+        let ended = Interrupts::default()
+            .stop_before_commit(&Progress::default(), Duration::ZERO, ready(Ok(1)))
+            .await;
         assert_eq!(ended.unwrap(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_has_its_grace_to_stop_by_itself_and_no_more() {
+        let stopped = async |seconds| {
+            let (interrupts, told) = (Interrupts::default(), Cell::new(false));
+            interrupts.0.asked.notify_one();
+            let run = async {
+                tokio::time::sleep(Duration::from_secs(seconds)).await;
+                told.set(true);
+                Err::<(), _>(Error::Interrupted)
+            };
+            let ended =
+                interrupts.stop_before_commit(&Progress::default(), Duration::from_secs(5), run).await;
+            assert!(matches!(ended, Err(Error::Interrupted)));
+            told.get()
+        };
+        assert!(stopped(4).await);
+        assert!(!stopped(6).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_commit_that_begins_within_the_grace_is_finished() {
+        let (interrupts, progress) = (Interrupts::default(), Progress::default());
+        interrupts.0.asked.notify_one();
+        let run = async {
+            progress.begin_commit();
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            Ok(7)
+        };
+        assert_eq!(interrupts.stop_before_commit(&progress, Duration::from_secs(5), run).await.unwrap(), 7);
     }
 }

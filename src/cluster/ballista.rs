@@ -8,9 +8,8 @@ use std::net::AddrParseError;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use ballista_core::config::{BallistaConfig, TaskSchedulingPolicy};
+use ballista_core::config::TaskSchedulingPolicy;
 use ballista_core::error::BallistaError;
-use ballista_core::execution_plans::execute_physical_plan;
 use ballista_core::extension::SessionConfigExt;
 use ballista_core::serde::BallistaPhysicalExtensionCodec;
 use ballista_executor::executor_process::{ExecutorProcessConfig, start_executor_process};
@@ -18,19 +17,18 @@ use ballista_scheduler::cluster::BallistaCluster;
 use ballista_scheduler::config::SchedulerConfig;
 use ballista_scheduler::scheduler_process::start_server;
 use datafusion::error::Result as EngineResult;
-use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 use datafusion_proto::physical_plan::PhysicalExtensionCodec;
-use datafusion_proto::protobuf::PhysicalPlanNode;
+use futures::FutureExt;
 use futures::future::BoxFuture;
-use futures::{FutureExt, TryStreamExt};
 
 use super::codec::DedupeCodec;
 use super::failure::cause;
 use super::ingest::{Engine, ingest_on};
+use super::submitted::Submitted;
 use crate::error::{Error, Result};
 use crate::options::IngestOptions;
-use crate::random;
 use crate::report::{IngestReport, Progress};
 
 /// The codec that client, scheduler and executors have in common: Ballista's own, and that of a job's nodes.
@@ -45,18 +43,14 @@ pub fn config() -> SessionConfig {
 
 /// Has the scheduler at `url` run a plan, and collects what comes out of it.
 pub async fn run(url: &str, plan: Arc<dyn ExecutionPlan>) -> EngineResult<Vec<RecordBatch>> {
-    let session = random::identity().map_err(crate::operator::external)?;
-    let tasks = plan.output_partitioning().partition_count();
-    let (config, settings, codec) =
-        (config().with_target_partitions(tasks), BallistaConfig::default(), codec());
-    let url = url.to_owned();
-    let stream =
-        execute_physical_plan::<PhysicalPlanNode>(url, &settings, plan, codec.as_ref(), session, config);
-    stream.await?.try_collect().await
+    Submitted::new(url, plan).await?.results().await
 }
 
 /// Ingests as [`ingest`](crate::ingest::ingest) does, with the sources read and judged by the executors of the cluster whose
 /// scheduler is at `url`, in so many tasks each. Sources and table must be where every executor finds them.
+///
+/// A run that is [cancelled](Progress::cancel) cancels its job. One whose future is dropped leaves it to run to its end, which
+/// changes nothing in the table.
 pub async fn ingest(
     url: &str,
     tasks: usize,
@@ -97,11 +91,22 @@ struct Cluster {
 }
 
 impl Engine for Cluster {
-    fn run(&self, plan: Arc<dyn ExecutionPlan>) -> BoxFuture<'_, Result<Vec<RecordBatch>>> {
+    fn run<'a>(
+        &'a self,
+        plan: Arc<dyn ExecutionPlan>,
+        stop: BoxFuture<'a, ()>,
+    ) -> BoxFuture<'a, Result<Vec<RecordBatch>>> {
+        let failed =
+            |error| cause(&error).unwrap_or_else(|| Error::store("run the job on", &self.url, error));
         async move {
-            run(&self.url, plan).await.map_err(|error| {
-                cause(&error).unwrap_or_else(|| Error::store("run the job on", &self.url, error))
-            })
+            let mut job = Submitted::new(&self.url, plan).await.map_err(failed)?;
+            let results = job.results();
+            tokio::select! {
+                results = results => return results.map_err(failed),
+                () = stop => {}
+            }
+            job.cancel().await;
+            Err(Error::Interrupted)
         }
         .boxed()
     }

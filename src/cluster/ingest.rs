@@ -29,8 +29,12 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// Whoever runs plans.
 pub(super) trait Engine: Sync {
-    /// Runs a plan, and collects what comes out of it.
-    fn run(&self, plan: Arc<dyn ExecutionPlan>) -> BoxFuture<'_, Result<Vec<RecordBatch>>>;
+    /// Runs a plan, and collects what comes out of it; or cancels it once `stop` is over, and is [interrupted](Error::Interrupted).
+    fn run<'a>(
+        &'a self,
+        plan: Arc<dyn ExecutionPlan>,
+        stop: BoxFuture<'a, ()>,
+    ) -> BoxFuture<'a, Result<Vec<RecordBatch>>>;
 }
 
 /// Ingests `sources` into the table at `table` as [`ingest`](crate::ingest::ingest) does, with the rows read by so many tasks
@@ -97,10 +101,7 @@ impl Cluster<'_> {
         }
         let planned = job.plan_parts(&tasks, self.tasks);
         let plan = planned.map_err(|e| Error::Internal(format!("the job cannot be planned: {e}")))?;
-        let staged = tokio::select! {
-            staged = self.engine.run(plan) => staged?,
-            () = cancelled(progress) => return Err(Error::Interrupted),
-        };
+        let staged = self.engine.run(plan, cancelled(progress).boxed()).await?;
         progress.advance(bytes);
         let session = job.adopt(&staged).await?;
         let rows = session.forecast();

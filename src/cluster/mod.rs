@@ -34,6 +34,8 @@ mod ranges;
 mod read;
 mod reading;
 mod stage;
+#[cfg(feature = "ballista")]
+mod submitted;
 mod tokenise;
 
 pub use codec::DedupeCodec;

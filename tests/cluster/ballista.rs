@@ -139,3 +139,33 @@ fn a_source_that_cannot_be_read_ends_the_job_with_its_name() {
         assert_eq!(run.unwrap().rows.accepted, 2);
     });
 }
+
+#[test]
+fn a_job_that_is_cancelled_leaves_the_executors_free_for_the_next() {
+    block_on(async {
+        let url = cluster(1).await;
+        let folder = tempfile::tempdir().unwrap();
+        let (data, table) =
+            (folder.path().join("t/data"), folder.path().join("t").to_str().unwrap().to_owned());
+        let files: Files =
+            (0..8).map(|file| vec![rows(file * 20_000..file * 20_000 + 40_000, file)]).collect();
+        let sources = Sources::of(&files);
+        let mut options = IngestOptions::default();
+        options.memory = 16 << 20;
+        options.key = Some(vec!["id".into()]);
+        let staged = || std::fs::read_dir(&data).map_or(0, Iterator::count);
+        let (given, progress) = ([sources.path().to_owned()], Progress::default());
+        let stop = async {
+            while staged() == 0 {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            progress.cancel();
+        };
+        let (ended, ()) = tokio::join!(ballista::ingest(&url, 24, &given, &table, &options, &progress), stop);
+        assert!(matches!(ended, Err(dedupe::error::Error::Interrupted)), "{ended:?}");
+        let run = ballista::ingest(&url, 2, &given, &table, &options, &Progress::default()).await;
+        assert_eq!(run.unwrap().rows.accepted, 180_000);
+        // Each of the 24 tasks that judge stages a file of its own.
+        assert!(staged() < 24, "the job ran to its end");
+    });
+}

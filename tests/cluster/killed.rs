@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ballista_executor::executor_process::ExecutorProcessConfig;
 use ballista_scheduler::config::SchedulerConfig;
@@ -110,16 +110,17 @@ fn an_executor_killed_in_mid_job_costs_nothing_but_time() {
     let start = |port: u16| Process::start(format!("executor {port} {scheduler_port}"));
     let (first, second) = (ports(), ports());
     let (mut doomed, _other) = (start(first), start(second));
-    let begun = Instant::now();
-    while ![scheduler_port, first, second].iter().all(|port| listens(*port)) {
-        assert!(begun.elapsed() < Duration::from_secs(60), "the cluster does not come up");
-        std::thread::sleep(Duration::from_millis(50));
-    }
     let folder = tempfile::tempdir().unwrap();
     let table = folder.path().join("table").to_str().unwrap().to_owned();
     let files: Files = (0..8).map(|file| vec![rows(file * 20_000..file * 20_000 + 40_000, file)]).collect();
     let sources = Sources::of(&files);
     block_on(async {
+        let up = async {
+            while ![scheduler_port, first, second].iter().all(|port| listens(*port)) {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), up).await.expect("the cluster does not come up");
         let url = format!("http://127.0.0.1:{scheduler_port}");
         let mut options = IngestOptions::default();
         options.memory = 16 << 20;

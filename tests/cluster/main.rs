@@ -9,3 +9,4 @@ mod plain;
 #[expect(dead_code, reason = "the operator's tests need more of it")]
 mod scene;
 mod story;
+mod stub;
