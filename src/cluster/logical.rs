@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use datafusion::catalog::Session;
 use datafusion::common::{DFSchema, DFSchemaRef};
-use datafusion::error::{DataFusionError, Result};
+use datafusion::error::Result;
 use datafusion::execution::context::QueryPlanner;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{Expr, LogicalPlan, UserDefinedLogicalNode, UserDefinedLogicalNodeCore};
@@ -19,7 +19,7 @@ use futures::future::BoxFuture;
 use super::assignment::Assignment;
 use super::stage::{StageExec, staged_schema};
 use super::tokenise::TokeniseExec;
-use crate::operator::DedupePlanner;
+use crate::operator::{DedupePlanner, only};
 
 /// Stages the rows of a plan that are first of their key, and gives rows that say what was staged. Made by
 /// [`Job::stage`](super::Job::stage).
@@ -85,11 +85,8 @@ impl UserDefinedLogicalNodeCore for StageNode {
         write!(f, "Stage: table={}", self.assignment.location)
     }
 
-    fn with_exprs_and_inputs(&self, _: Vec<Expr>, mut inputs: Vec<LogicalPlan>) -> Result<Self> {
-        match (inputs.pop(), inputs.is_empty()) {
-            (Some(input), true) => Self::try_new(input, Arc::clone(&self.assignment)),
-            _ => Err(DataFusionError::Internal("Stage has one input".into())),
-        }
+    fn with_exprs_and_inputs(&self, _: Vec<Expr>, inputs: Vec<LogicalPlan>) -> Result<Self> {
+        Self::try_new(only("Stage", inputs)?, Arc::clone(&self.assignment))
     }
 }
 

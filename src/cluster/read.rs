@@ -25,7 +25,7 @@ use super::assignment::Assignment;
 use super::failure::failed;
 use super::marked;
 use super::reading::{Part, Reading};
-use crate::operator::external;
+use crate::operator::{external, only};
 
 /// Reads the parts of sources that its input names, and gives their rows with their tokens.
 #[derive(Debug)]
@@ -103,13 +103,11 @@ impl ExecutionPlan for ReadExec {
 
     fn replace_children(
         self: Arc<Self>,
-        mut children: Vec<Arc<dyn ExecutionPlan>>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
         _: ReplaceChildrenOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        match (children.pop(), children.is_empty()) {
-            (Some(input), true) => Ok(Arc::new(Self::try_new(input, Arc::clone(&self.assignment))?)),
-            _ => Err(DataFusionError::Internal("ReadExec has one input".into())),
-        }
+        let input = only(self.name(), children)?;
+        Ok(Arc::new(Self::try_new(input, Arc::clone(&self.assignment))?))
     }
 
     fn with_new_children(

@@ -28,7 +28,7 @@ use super::failure::failed;
 use super::marked::{self, Arrivals, Arrived, Note};
 use super::ranges::Ranges;
 use crate::error::Error;
-use crate::operator::external;
+use crate::operator::{external, only};
 use crate::options::MIN_MEMORY;
 use crate::session::{Rows, Session, Share};
 use crate::token::Tokens;
@@ -144,13 +144,11 @@ impl ExecutionPlan for StageExec {
 
     fn replace_children(
         self: Arc<Self>,
-        mut children: Vec<Arc<dyn ExecutionPlan>>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
         _: ReplaceChildrenOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        match (children.pop(), children.is_empty()) {
-            (Some(input), true) => Ok(Arc::new(Self::try_new(input, Arc::clone(&self.assignment))?)),
-            _ => Err(DataFusionError::Internal("StageExec has one input".into())),
-        }
+        let input = only(self.name(), children)?;
+        Ok(Arc::new(Self::try_new(input, Arc::clone(&self.assignment))?))
     }
 
     fn with_new_children(
@@ -207,7 +205,6 @@ struct Task {
 impl Task {
     async fn run(self, mut input: SendableRecordBatchStream) -> Result<RecordBatch> {
         let session = self.assignment.begin(self.memory.size() as u64).await.map_err(failed)?;
-        let most = (session.best_batch() as usize).clamp(ROWS, MOST_ROWS);
         let mut judging = Judging {
             ends: vec![(0, 0); session.sources().len()],
             session,
@@ -219,6 +216,7 @@ impl Task {
         while let Some(batch) = input.next().await.transpose()? {
             let _timer = self.counts.baseline.elapsed_compute().timer();
             judging.take(&batch).await.map_err(failed)?;
+            let most = (judging.session.best_batch() as usize).clamp(ROWS, MOST_ROWS);
             if judging.rows >= most || judging.bytes >= self.memory.size() / 8 {
                 judging.judge().await.map_err(failed)?;
             }

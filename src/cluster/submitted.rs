@@ -172,15 +172,8 @@ async fn fetch(
     let client = BallistaClient::try_new(&host, at, limit, settings.use_tls, None, retries, pause, 0, 0);
     let mut client = client.await.map_err(BallistaError::into_datafusion)?;
     let partition = partition.into();
-    let fetched = client.fetch_partition_proxied(
-        &executor.id,
-        &partition,
-        file,
-        layout,
-        &executor.host,
-        port,
-        true,
-    );
+    let fetched =
+        client.fetch_partition_proxied(&executor.id, &partition, file, layout, &executor.host, port, true);
     fetched.await.map_err(BallistaError::into_datafusion)?.try_collect().await
 }
 

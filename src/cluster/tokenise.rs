@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow_schema::SchemaRef;
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::error::{DataFusionError, Result};
+use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
 use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
@@ -21,7 +21,7 @@ use super::assignment::Assignment;
 use super::failure::failed;
 use super::marked::{self, Marker};
 use crate::error::Error;
-use crate::operator::external;
+use crate::operator::{external, only};
 use crate::schema::adapt;
 use crate::session::{NO_KEY, QuarantinedRow, record};
 
@@ -88,13 +88,11 @@ impl ExecutionPlan for TokeniseExec {
 
     fn replace_children(
         self: Arc<Self>,
-        mut children: Vec<Arc<dyn ExecutionPlan>>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
         _: ReplaceChildrenOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        match (children.pop(), children.is_empty()) {
-            (Some(input), true) => Ok(Arc::new(Self::try_new(input, Arc::clone(&self.assignment))?)),
-            _ => Err(DataFusionError::Internal("TokeniseExec has one input".into())),
-        }
+        let input = only(self.name(), children)?;
+        Ok(Arc::new(Self::try_new(input, Arc::clone(&self.assignment))?))
     }
 
     fn with_new_children(

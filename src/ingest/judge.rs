@@ -29,8 +29,6 @@ pub(super) struct Judge<'a> {
     /// Pieces of row groups that are to be judged together, in order.
     waiting: Vec<Waiting>,
     waiting_rows: usize,
-    /// How many rows are judged together.
-    together: usize,
     /// The verdicts on the pieces of the row group under way.
     pieces: Vec<Verdicts>,
     /// Its rows without a key, counted from its first.
@@ -63,8 +61,6 @@ impl<'a> Judge<'a> {
     ) -> Self {
         let inferred = run.options.sample_rows.is_some();
         let presence = Presence::default();
-        // As many as one chunk may have: memory has room for that.
-        let together = session.best_batch().min(recipe.piece_rows as u64) as usize;
         let (waiting, pieces, keyless) = (Vec::new(), Vec::new(), Vec::new());
         Self {
             run,
@@ -73,7 +69,6 @@ impl<'a> Judge<'a> {
             recipe,
             waiting,
             waiting_rows: 0,
-            together,
             pieces,
             keyless,
             row: 0,
@@ -89,7 +84,7 @@ impl<'a> Judge<'a> {
                 self.row += if last { group.num_rows() as u64 } else { 0 };
                 self.waiting_rows += tokens.tokens.len();
                 self.waiting.push(Waiting { source, group, tokens, last, row });
-                if self.waiting_rows >= self.together || self.waiting.len() >= WAITING {
+                if self.waiting_rows >= self.together() || self.waiting.len() >= WAITING {
                     self.judge_waiting().await?;
                 }
                 return Ok(());
@@ -110,6 +105,11 @@ impl<'a> Judge<'a> {
         };
         self.run.progress.count(rows, dropped);
         Ok(())
+    }
+
+    /// How many rows are judged together: at most as many as one chunk may have, for which memory has room.
+    fn together(&self) -> usize {
+        self.session.best_batch().min(self.recipe.piece_rows as u64) as usize
     }
 
     /// Has all that wait judged, and passes on what survives.

@@ -93,7 +93,7 @@ fn no_table(store: &Store) -> Error {
 }
 
 /// The input of a node that has one.
-fn only<T>(node: &str, mut inputs: Vec<T>) -> Result<T> {
+pub(crate) fn only<T>(node: &str, mut inputs: Vec<T>) -> Result<T> {
     match (inputs.pop(), inputs.is_empty()) {
         (Some(input), true) => Ok(input),
         _ => Err(DataFusionError::Internal(format!("{node} has one input"))),

@@ -10,7 +10,7 @@ use crate::store::Store;
 use crate::token::Token;
 use crate::verdict::Lookups;
 
-/// Bytes of prefixes that are passed over in the time that one more row of a batch takes.
+/// Bytes of a run that are passed over in the time that one more row of a batch takes.
 const BYTES_A_ROW: u64 = 64;
 
 /// How many runs are opened at a time.
@@ -24,6 +24,8 @@ pub(crate) struct Known {
     inline: Vec<Token>,
     budget: Budget,
     memory: u64,
+    /// Bytes that the last batch passed over for its exact look-ups.
+    passed: u64,
 }
 
 impl Known {
@@ -34,19 +36,26 @@ impl Known {
         let mut inline: Vec<Token> =
             state.inline.values().flat_map(|tokens| tokens.0.iter().copied()).collect();
         inline.sort_unstable();
-        Ok(Self { runs, inline, budget: Budget(memory), memory })
+        Ok(Self { runs, inline, budget: Budget(memory), memory, passed: 0 })
     }
 
     /// Knows nothing: a table that does not exist yet.
     pub(crate) fn nothing() -> Self {
-        Self { runs: Vec::new(), inline: Vec::new(), budget: Budget(0), memory: 0 }
+        Self { runs: Vec::new(), inline: Vec::new(), budget: Budget(0), memory: 0, passed: 0 }
     }
 
-    /// How many rows are best judged together. More than a chunk where the prefixes of all runs do not fit into memory:
-    /// then each batch passes over them anew, so that one large batch is cheaper than many small ones.
+    /// How many rows of those to come are best judged together. More than a chunk where each batch passes over the same bytes
+    /// anew, so that one large batch is cheaper than many small ones: over the prefixes of all runs where they do not fit into
+    /// memory, and over most of the rest where as many rows are known as were in the last batch.
     pub(crate) fn best_batch(&self) -> u64 {
-        let prefixes = self.runs.iter().map(OpenRun::prefix_bytes).sum::<u64>();
-        if prefixes <= self.memory { 0 } else { prefixes / BYTES_A_ROW }
+        let (mut prefixes, mut all) = (0, 0);
+        for run in &self.runs {
+            prefixes += run.prefix_bytes();
+            all += run.bytes();
+        }
+        let anew = if prefixes <= self.memory { 0 } else { prefixes };
+        let most = if self.passed > all / 2 { self.passed } else { 0 };
+        (anew + most) / BYTES_A_ROW
     }
 
     /// What looking tokens up has taken so far.
@@ -70,14 +79,16 @@ impl Known {
             }
         };
         let mut searches = stream::iter(pieces).map(search).buffered(open::at_once(store));
-        let mut kept = Vec::new();
+        let (mut kept, mut passed) = (Vec::new(), 0);
         let mut left = self.budget.0;
         while let Some((at, mut piece)) = searches.try_next().await? {
             found.extend(piece.hits.iter().map(|hit| hit.position));
+            passed += piece.passed;
             piece.shrink(&mut left);
             kept.push((at, piece));
         }
         drop(searches);
+        self.passed = passed;
         for (at, piece) in kept {
             if let Some(run) = self.runs.get_mut(at) {
                 run.keep(piece, &mut self.budget);
@@ -134,6 +145,23 @@ mod tests {
             }
         }
         assert!(Known::nothing().find(&store, &ascending(0, 10)).await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn rows_of_which_most_are_known_are_best_judged_many_at_a_time() {
+        let store = Store::from_object_store(Arc::new(InMemory::new()), "table", "memory:");
+        let mut state = State::default();
+        let name = "_dedupe/tokens/1.run".to_owned();
+        let mut upload = RunUpload::begin(&store, name.clone(), None).await.unwrap();
+        upload.push_all(&ascending(0, 100_000)).await.unwrap();
+        state.runs.insert(name, Live { since: 1, item: upload.finish().await.unwrap() });
+        let mut known = Known::open(&store, &state, u64::MAX).await.unwrap();
+        assert_eq!(known.best_batch(), 0);
+        known.find(&store, &ascending(0, 20_000)).await.unwrap();
+        // All suffixes, more than 10 bytes a token, were passed over.
+        assert!(known.best_batch() > 100_000 * 10 / BYTES_A_ROW, "{}", known.best_batch());
+        known.find(&store, &ascending(1_000_000, 100)).await.unwrap();
+        assert_eq!(known.best_batch(), 0);
     }
 
     /// Time stands still but for the waits of the store, so that it counts them.

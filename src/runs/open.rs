@@ -45,6 +45,8 @@ pub(crate) struct OpenRun {
 pub(crate) struct Found {
     /// What the run holds.
     pub(crate) hits: Vec<Hit>,
+    /// Bytes of slices that were passed over for that.
+    pub(crate) passed: u64,
     /// Prefixes that were fetched for that, checked.
     fetched: Vec<(u64, Bytes)>,
     lookups: Lookups,
@@ -126,6 +128,11 @@ impl OpenRun {
     /// All its tokens, if they are at hand.
     pub(crate) fn resident(&self) -> Option<&[Token]> {
         self.resident.as_deref()
+    }
+
+    /// Its bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.meta.layout().bytes()
     }
 
     /// Bytes of its prefixes: what it takes to have them all at hand.
@@ -211,6 +218,7 @@ impl OpenRun {
             exact_lookups: fetches.len() as u64,
             spills: 0,
         };
+        let passed = fetches.iter().map(|fetch| fetch.bytes.end - fetch.bytes.start).sum();
         // Some of the slices at a time, so that a dense batch is not held as a whole.
         while !fetches.is_empty() {
             let (mut bytes, mut count) = (0, 0);
@@ -239,7 +247,7 @@ impl OpenRun {
             .await?;
             fetches = rest;
         }
-        Ok(Found { hits: look.hits, fetched: look.fetched, lookups })
+        Ok(Found { hits: look.hits, passed, fetched: look.fetched, lookups })
     }
 
     /// What looking tokens up in it has taken so far.

@@ -367,7 +367,8 @@ impl Session {
         verdicts.into_iter().next().ok_or_else(|| Error::Internal("a chunk was not judged".into()))
     }
 
-    /// How many rows are best [judged together](Self::judge_together); 0 where every chunk may be judged by itself.
+    /// How many of the rows to come are best [judged together](Self::judge_together); 0 where every chunk may be judged by
+    /// itself. Judging changes it.
     pub fn best_batch(&self) -> u64 {
         self.known.best_batch()
     }
