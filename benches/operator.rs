@@ -104,15 +104,10 @@ async fn table(place: &str, keys: i64, keep: Keep) -> Table {
 /// Processor time of this process so far, where the system tells.
 fn processor() -> Duration {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields: Vec<u64> = stat
-        .rsplit(')')
-        .next()
-        .unwrap_or_default()
-        .split_whitespace()
-        .filter_map(|field| field.parse().ok())
-        .collect();
-    // Behind the state, which is no number: user and system time, in hundredths of a second.
-    Duration::from_millis(10 * fields.get(10..12).map_or(0, |ticks| ticks.iter().sum()))
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    // User and system time, in hundredths of a second.
+    let ticks = fields.get(11..13).unwrap_or_default().iter().filter_map(|field| field.parse::<u64>().ok());
+    Duration::from_millis(10 * ticks.sum::<u64>())
 }
 
 fn median(mut of: Vec<f64>) -> f64 {

@@ -1,5 +1,6 @@
 //! The physical operator: any plan's rows in, the first of each key out.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
@@ -18,13 +19,17 @@ use datafusion::physical_plan::{
     ChildStats, ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties,
     InputDistributionRequirements, PlanProperties, ReplaceChildrenOptions, StatisticsArgs,
 };
-use futures::{StreamExt, stream};
+use futures::{FutureExt, StreamExt, stream};
 
 use super::failure::external;
 use super::only;
 use super::run::{Judged, Member};
 use super::session::{Keep, PlanSession};
 use crate::token::BoundKey;
+
+/// Rows that are judged together where they are there, and the most there are for any reason.
+const ROWS: usize = 1 << 16;
+const MOST_ROWS: usize = 1 << 20;
 
 /// Lets the first row of each key through, judged against the table of a [`PlanSession`] and against all other rows of
 /// the plan.
@@ -166,6 +171,9 @@ impl ExecutionPlan for DedupeExec {
             key: self.key.clone(),
             columns: self.columns.clone(),
             counts: Counts::new(&self.metrics, partition),
+            ended: false,
+            together: ROWS,
+            accepted: VecDeque::new(),
         };
         let batches = stream::try_unfold(part, |mut part| async move {
             Ok::<_, DataFusionError>(part.next().await?.map(|batch| (batch, part)))
@@ -205,28 +213,60 @@ struct Part {
     key: BoundKey,
     columns: Vec<usize>,
     counts: Counts,
+    /// Whether the input has ended.
+    ended: bool,
+    /// How many rows are to be judged together.
+    together: usize,
+    /// Accepted rows that nobody has taken yet.
+    accepted: VecDeque<RecordBatch>,
 }
 
 impl Part {
-    /// The next batch of which any row is accepted.
+    /// The next batch of rows that are accepted.
     async fn next(&mut self) -> Result<Option<RecordBatch>> {
-        while let Some(batch) = self.input.next().await.transpose()? {
-            let rows = batch.num_rows();
-            if rows == 0 {
-                continue;
+        loop {
+            if let Some(batch) = self.accepted.pop_front() {
+                self.counts.baseline.record_output(batch.num_rows());
+                return Ok(Some(batch));
+            }
+            let batches = self.gather().await?;
+            if batches.is_empty() {
+                self.member.end();
+                self.counts.baseline.done();
+                return Ok(None);
             }
             let _timer = self.counts.baseline.elapsed_compute().timer();
-            let judged = self.member.take(&self.session, &self.key, &self.columns, batch).await?;
+            let judged = self.member.take(&self.session, &self.key, &self.columns, batches).await?;
             self.counts.add(&judged);
-            let accepted = judged.accepted.num_rows();
-            if accepted > 0 {
-                self.counts.baseline.record_output(accepted);
-                return Ok(Some(judged.accepted));
+            self.together = usize::try_from(judged.best).unwrap_or(usize::MAX).clamp(ROWS, MOST_ROWS);
+            self.accepted.extend(judged.accepted);
+        }
+    }
+
+    /// Batches that are to be judged together, none of them empty: the next one, and those that are there already, as many as
+    /// there is reason to take and room for. No row waits here for others to come. None once all were taken.
+    async fn gather(&mut self) -> Result<Vec<RecordBatch>> {
+        let (mut batches, mut rows, mut bytes) = (Vec::new(), 0, 0);
+        let limit = self.member.gather_limit();
+        while !self.ended && rows < self.together && bytes < limit {
+            let next = match batches.is_empty() {
+                true => self.input.next().await,
+                false => match self.input.next().now_or_never() {
+                    Some(next) => next,
+                    None => break,
+                },
+            };
+            match next.transpose()? {
+                None => self.ended = true,
+                Some(batch) if batch.num_rows() == 0 => {}
+                Some(batch) => {
+                    rows += batch.num_rows();
+                    bytes += batch.get_array_memory_size();
+                    batches.push(batch);
+                }
             }
         }
-        self.member.end();
-        self.counts.baseline.done();
-        Ok(None)
+        Ok(batches)
     }
 }
 
@@ -256,7 +296,7 @@ impl Counts {
     }
 
     fn add(&self, judged: &Judged) {
-        self.accepted.add(judged.accepted.num_rows());
+        self.accepted.add(judged.accepted.iter().map(RecordBatch::num_rows).sum());
         self.duplicate.add(judged.duplicate as usize);
         self.rejected.add(judged.rejected as usize);
         self.filter_hits.add(judged.lookups.filter_hits as usize);

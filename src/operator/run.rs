@@ -25,6 +25,9 @@ use crate::verdict::Lookups;
 /// Of a pool that has a limit, a session takes no more than this part: what else the plan does needs memory too.
 const SHARE: usize = 4;
 
+/// Of what a run reserved, batches that are gathered take up to this part; the rest is the session's.
+const GATHERED: usize = 8;
+
 /// One run of a plan.
 pub(super) struct Run {
     /// `None` before the first rows, and once it is taken out to be committed.
@@ -50,14 +53,16 @@ enum State {
     BrokenOff,
 }
 
-/// What became of a batch.
+/// What became of some batches.
 pub(super) struct Judged {
-    /// The rows that are the first of their key, in their order.
-    pub(super) accepted: RecordBatch,
+    /// The rows that are the first of their key, in their order; no batch of them is empty.
+    pub(super) accepted: Vec<RecordBatch>,
     pub(super) duplicate: u64,
     pub(super) rejected: u64,
     /// What finding that out took.
     pub(super) lookups: Lookups,
+    /// How many rows are best judged together from here on.
+    pub(super) best: u64,
 }
 
 impl Run {
@@ -111,7 +116,7 @@ impl Run {
         }
         match (self.session.lock().await.take(), rows) {
             (Some(session), _) => Ok(session),
-            (None, Some((schema, key))) => of.begin(&schema, &key, self.memory.size() as u64).await,
+            (None, Some((schema, key))) => of.begin(&schema, &key, session_memory(&self.memory)).await,
             (None, None) => Err(Error::Internal("a run has ended that never began".into())),
         }
     }
@@ -140,46 +145,69 @@ impl Member {
         }
     }
 
-    /// Judges a batch, and stages what is accepted.
+    /// Bytes of batches that this partition may gather before it has them judged.
+    pub(super) fn gather_limit(&self) -> usize {
+        self.run.memory.size() / GATHERED / self.run.progress().state.len().max(1)
+    }
+
+    /// Judges batches, and stages what is accepted.
     pub(super) async fn take(
         &self,
         of: &PlanSession,
         key: &BoundKey,
         columns: &[usize],
-        batch: RecordBatch,
+        batches: Vec<RecordBatch>,
     ) -> Result<Judged> {
-        let tokens = key.tokenise(&batch).map_err(external)?;
+        let tokens = batches.iter().map(|batch| key.tokenise(batch)).collect::<crate::Result<Vec<_>>>();
+        let tokens = tokens.map_err(external)?;
+        let both: Vec<_> = batches.iter().zip(&tokens).collect();
         let source = self.partition as u32;
-        let (verdicts, lookups) = {
+        let (all, mut judged) = {
             let mut held = self.run.session.lock().await;
             self.check()?;
             let session = match held.as_mut() {
                 Some(session) => session,
-                None => held.insert(self.start(of, key, &batch).await.map_err(external)?),
+                None => held.insert(self.start(of, key, &batches).await.map_err(external)?),
             };
             let before = session.lookups();
-            let verdicts = session.judge_tokenised(source, &batch, &tokens).await.map_err(external)?;
-            (verdicts, session.lookups().since(before))
+            let all = session.judge_all_tokenised(source, &both).await.map_err(external)?;
+            let (lookups, best) = (session.lookups().since(before), session.best_batch());
+            (all, Judged { accepted: Vec::new(), duplicate: 0, rejected: 0, lookups, best })
         };
-        let (duplicate, rejected) = (verdicts.duplicate, verdicts.no_key.len() as u64);
-        if verdicts.accepted == 0 {
-            return Ok(Judged { accepted: batch.slice(0, 0), duplicate, rejected, lookups });
+        let mut staged = Vec::new();
+        for (batch, verdicts) in batches.into_iter().zip(all) {
+            judged.duplicate += verdicts.duplicate;
+            judged.rejected += verdicts.no_key.len() as u64;
+            if verdicts.accepted == 0 {
+                continue;
+            }
+            let accepted = match verdicts.all_accepted() {
+                true => batch,
+                false => filter_record_batch(&batch, &verdicts.keep.clone().into())?,
+            };
+            staged.push(Rows::of_batch(source, accepted.project(columns)?, verdicts.of_accepted()));
+            judged.accepted.push(accepted);
         }
-        let accepted = match verdicts.all_accepted() {
-            true => batch,
-            false => filter_record_batch(&batch, &verdicts.keep.clone().into())?,
-        };
-        let kept = accepted.project(columns)?;
         let mut held = self.run.session.lock().await;
         self.check()?;
         let session = held.as_mut().ok_or_else(superseded)?;
-        session.write(Rows::of_batch(source, kept, verdicts.of_accepted())).await.map_err(external)?;
-        Ok(Judged { accepted, duplicate, rejected, lookups })
+        for rows in staged {
+            session.write(rows).await.map_err(external)?;
+        }
+        Ok(judged)
     }
 
     /// Begins the run's session. Each partition is a source of its own in the manifest.
-    async fn start(&self, of: &PlanSession, key: &BoundKey, batch: &RecordBatch) -> crate::Result<Session> {
-        let mut session = of.begin(batch.schema_ref(), key, self.run.memory.size() as u64).await?;
+    async fn start(
+        &self,
+        of: &PlanSession,
+        key: &BoundKey,
+        batches: &[RecordBatch],
+    ) -> crate::Result<Session> {
+        let Some(batch) = batches.first() else {
+            return Err(Error::Internal("nothing is to be judged".into()));
+        };
+        let mut session = of.begin(batch.schema_ref(), key, session_memory(&self.run.memory)).await?;
         let partitions = self.run.progress().state.len();
         for partition in 0..partitions {
             session.source(&format!("partition {partition} of {partitions} of a plan"))?;
@@ -200,6 +228,11 @@ impl Drop for Member {
             *state = State::BrokenOff;
         }
     }
+}
+
+fn session_memory(reserved: &MemoryReservation) -> u64 {
+    let reserved = reserved.size();
+    ((reserved - reserved / GATHERED) as u64).max(MIN_MEMORY)
 }
 
 fn superseded() -> DataFusionError {

@@ -337,14 +337,30 @@ impl Session {
         rows: &RecordBatch,
         tokens: &Tokens,
     ) -> Result<Verdicts> {
-        if tokens.tokens.len() != rows.num_rows() {
+        let all = self.judge_all_tokenised(source, &[(rows, tokens)]).await?;
+        all.into_iter().next().ok_or_else(|| Error::Internal("a chunk was not judged".into()))
+    }
+
+    /// As [`Self::judge_tokenised`] batch by batch, but in one go, as [`Self::judge_together`] does.
+    pub async fn judge_all_tokenised(
+        &mut self,
+        source: u32,
+        batches: &[(&RecordBatch, &Tokens)],
+    ) -> Result<Vec<Verdicts>> {
+        if let Some((rows, tokens)) =
+            batches.iter().find(|(rows, tokens)| tokens.tokens.len() != rows.num_rows())
+        {
             let (tokens, rows) = (tokens.tokens.len(), rows.num_rows());
             return Err(Error::Usage(format!("{tokens} tokens were given for {rows} rows")));
         }
-        let before = self.source_of(source)?.rows.read;
-        let verdicts = self.judge_tokens(source, tokens).await?;
-        self.set_aside_keyless(source, before, rows, &verdicts).await?;
-        Ok(verdicts)
+        let mut before = self.source_of(source)?.rows.read;
+        let chunks: Vec<(u32, &Tokens)> = batches.iter().map(|(_, tokens)| (source, *tokens)).collect();
+        let all = self.judge_together(&chunks).await?;
+        for ((rows, _), verdicts) in batches.iter().zip(&all) {
+            self.set_aside_keyless(source, before, rows, verdicts).await?;
+            before += rows.num_rows() as u64;
+        }
+        Ok(all)
     }
 
     /// The table's key, bound to the schema of rows of `source`.

@@ -1,14 +1,23 @@
 //! Runs of plans: what comes out of them, and what is seen afterwards.
 
 use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::catalog::streaming::StreamingTable;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::parquet::arrow::ArrowWriter;
 use datafusion::physical_plan::execution_plan::reset_plan_states;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::PartitionStream;
 use datafusion::physical_plan::{ExecutionPlan, collect};
 use datafusion::prelude::{ParquetReadOptions, col, lit};
 use dedupe::Error;
 use dedupe::operator::{DedupeDataFrame, DedupeExec};
 use futures::StreamExt;
+use futures::channel::mpsc::UnboundedReceiver;
 use proptest::prelude::*;
 
 use crate::scene::*;
@@ -254,4 +263,47 @@ async fn prepared_and_committed_by_somebody_else() {
     assert_eq!(scene.keys().await.len(), 0);
     let committed = scene.table.clone().commit(&prepared).await.unwrap();
     assert_eq!((committed.rows.accepted, scene.keys().await.len()), (300, 300));
+}
+
+/// A source that goes on for as long as somebody sends batches.
+#[derive(Debug)]
+struct Live(Mutex<Option<UnboundedReceiver<RecordBatch>>>, SchemaRef);
+
+impl PartitionStream for Live {
+    fn schema(&self) -> &SchemaRef {
+        &self.1
+    }
+
+    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let batches = self.0.lock().unwrap().take().unwrap().map(Ok);
+        Box::pin(RecordBatchStreamAdapter::new(schema(), batches))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_do_not_wait_for_others_to_come() {
+    let scene = Scene::new().await;
+    let (sender, receiver) = futures::channel::mpsc::unbounded();
+    let live = Arc::new(Live(Mutex::new(Some(receiver)), schema()));
+    let source = StreamingTable::try_new(schema(), vec![live]).unwrap();
+    let session = scene.session();
+    let frame = scene.context.read_table(Arc::new(source)).unwrap().dedupe(&session).unwrap();
+    let mut out = frame.execute_stream().await.unwrap();
+    let mut next = async || {
+        let next = tokio::time::timeout(Duration::from_secs(60), out.next()).await;
+        next.expect("a row waits for others").map(|batch| of_batches(&[batch.unwrap()]))
+    };
+    sender.unbounded_send(batch(&rows(0..3, 1))).unwrap();
+    assert_eq!(next().await, Some(rows(0..3, 1)));
+    // Of what is there already nothing is lost, and each batch comes out by itself.
+    sender.unbounded_send(batch(&rows(1..3, 2))).unwrap();
+    sender.unbounded_send(batch(&[])).unwrap();
+    sender.unbounded_send(batch(&rows(2..5, 2))).unwrap();
+    sender.unbounded_send(batch(&rows(4..7, 3))).unwrap();
+    assert_eq!(next().await, Some(rows(3..5, 2)));
+    assert_eq!(next().await, Some(rows(5..7, 3)));
+    drop(sender);
+    assert_eq!(next().await, None);
+    assert_eq!(session.commit().await.unwrap().rows.accepted, 7);
+    scene.is_sound().await;
 }

@@ -14,6 +14,8 @@ pub(super) struct Column<'p> {
     pub plan: &'p Plan,
     pub nulls: NullBufferBuilder,
     pub data: Data<'p>,
+    /// How many of the values `nulls` knows, which takes it a call to tell.
+    len: usize,
 }
 
 /// Its values, one storage for each family of types, with what is needed to judge the next value.
@@ -71,32 +73,39 @@ impl<'p> Column<'p> {
             Kind::Map(key, value) => Data::Map(vec![0], boxed(key), boxed(value)),
             Kind::Nothing => Data::Nothing,
         };
-        Self { plan, nulls: NullBufferBuilder::new(1024), data }
+        Self { plan, nulls: NullBufferBuilder::new(1024), data, len: 0 }
     }
 
     /// How many values it has, not counting one that is being written.
     pub(super) fn len(&self) -> usize {
-        self.nulls.len()
+        self.len
+    }
+
+    /// The value that was being written is whole.
+    pub(super) fn end_value(&mut self) {
+        self.nulls.append_non_null();
+        self.len += 1;
     }
 
     /// Appends nulls until it has `len` values.
     pub(super) fn pad(&mut self, len: usize) {
-        if self.len() < len {
-            self.nulls.append_n_nulls(len - self.len());
+        if self.len < len {
+            self.nulls.append_n_nulls(len - self.len);
             self.data.stretch(len);
+            self.len = len;
         }
     }
 
     /// Appends one null.
     pub(super) fn push_null(&mut self) {
-        self.pad(self.len() + 1);
+        self.pad(self.len + 1);
     }
 
     /// Drops all values from `len` on, and one that was being written.
     pub(super) fn truncate(&mut self, len: usize) {
-        let len = len.min(self.len());
-        self.nulls.truncate(len);
-        self.data.truncate(len);
+        self.len = len.min(self.len);
+        self.nulls.truncate(self.len);
+        self.data.truncate(self.len);
     }
 }
 

@@ -88,7 +88,7 @@ impl Column<'_> {
             self.push_null();
             return Ok(());
         }
-        let len = self.nulls.len();
+        let len = self.len();
         let fits = match (&mut self.data, peek) {
             (Data::Text(bytes, ends, true), _) => {
                 walk(json, reader.names, peek, depth, &mut |piece| piece.write(bytes))?;
@@ -164,7 +164,7 @@ impl Column<'_> {
         if !fits {
             return Err(self.misplaced(reader, peek, depth)?);
         }
-        self.nulls.append_non_null();
+        self.end_value();
         Ok(())
     }
 
@@ -242,7 +242,7 @@ impl Column<'_> {
         if let Data::Text(bytes, ends, _) = &mut self.data {
             bytes.extend_from_slice(text.as_bytes());
             ends.push(end(bytes.len())?);
-            self.nulls.append_non_null();
+            self.end_value();
         }
         Ok(())
     }

@@ -52,7 +52,7 @@ impl Glance<'_> {
     /// Which of the known members the name is that begins after its quote.
     fn name(&mut self, known: &Members, expected: usize) -> Option<usize> {
         if let Some(name) = known.names.get(expected)
-            && let Some(after) = self.rest.strip_prefix(name.as_bytes())
+            && let Some(after) = after_name(self.rest, name)
             && let Some(after) = after.strip_prefix(b"\"")
         {
             self.rest = after;
@@ -183,6 +183,15 @@ impl Glance<'_> {
     }
 }
 
+/// What follows `name`, if `bytes` begin with it. Names are mostly short: eight bytes at a time without a call.
+pub(super) fn after_name<'a>(bytes: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let (begin, after) = bytes.split_at_checked(name.len())?;
+    let ((begin, end), (words, rest)) = (begin.as_chunks::<8>(), name.as_bytes().as_chunks::<8>());
+    let same = |(a, b): (&[u8; 8], &[u8; 8])| u64::from_ne_bytes(*a) == u64::from_ne_bytes(*b);
+    let alike = begin.iter().zip(words).all(same) && end.iter().zip(rest).all(|(a, b)| a == b);
+    alike.then_some(after)
+}
+
 /// Where the first `"` or `\` is. Texts are mostly short: eight bytes at a time without a call.
 fn quote_or_escape(bytes: &[u8]) -> Option<usize> {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
@@ -248,6 +257,13 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_name_is_passed_over_where_it_stands(name in "[ab]{0,20}", other in "[ab]{0,20}", after in "[ab]{0,3}") {
+            for text in [format!("{name}{after}"), other] {
+                prop_assert_eq!(after_name(text.as_bytes(), &name), text.as_bytes().strip_prefix(name.as_bytes()));
+            }
+        }
+
         #[test]
         fn a_quote_or_an_escape_is_found_where_it_is(bytes in prop::collection::vec(prop_oneof![8 => any::<u8>(), 1 => Just(b'"'), 1 => Just(b'\\')], 0..40)) {
             let expected = bytes.iter().position(|byte| matches!(byte, b'"' | b'\\'));

@@ -6,6 +6,7 @@
 
 use super::MAX_DEPTH;
 use super::column::{Column, Data, Whole};
+use super::glance::after_name;
 use super::number;
 use super::plan::{Level, Width};
 
@@ -76,7 +77,7 @@ impl<'a> Quick<'a> {
     /// Which member the name is that begins after its quote.
     fn name(&mut self, level: &Level, expected: &mut usize) -> Option<usize> {
         if let Some(plan) = level.plans.get(*expected)
-            && let Some(after) = self.rest.strip_prefix(plan.field.name().as_bytes())
+            && let Some(after) = after_name(self.rest, plan.field.name())
             && let Some(after) = after.strip_prefix(b"\"")
         {
             self.rest = after;
@@ -87,7 +88,7 @@ impl<'a> Quick<'a> {
     }
 
     fn value(&mut self, column: &mut Column<'_>, depth: usize) -> Option<()> {
-        let len = column.nulls.len();
+        let len = column.len();
         match (*self.rest.first()?, &mut column.data) {
             (b'"', Data::Text(bytes, ends, false)) => {
                 self.next()?;
@@ -130,7 +131,7 @@ impl<'a> Quick<'a> {
             }
             _ => return None,
         }
-        column.nulls.append_non_null();
+        column.end_value();
         Some(())
     }
 
