@@ -18,7 +18,7 @@ use super::PlanSession;
 use super::failure::external;
 use crate::error::Error;
 use crate::options::MIN_MEMORY;
-use crate::session::{Rows, Session};
+use crate::session::{Rows, Session, sorted};
 use crate::token::BoundKey;
 use crate::verdict::Lookups;
 
@@ -161,6 +161,7 @@ impl Member {
         let tokens = batches.iter().map(|batch| key.tokenise(batch)).collect::<crate::Result<Vec<_>>>();
         let tokens = tokens.map_err(external)?;
         let both: Vec<_> = batches.iter().zip(&tokens).collect();
+        let sorted = sorted(tokens.iter()).map_err(external)?;
         let source = self.partition as u32;
         let (all, mut judged) = {
             let mut held = self.run.session.lock().await;
@@ -170,7 +171,7 @@ impl Member {
                 None => held.insert(self.start(of, key, &batches).await.map_err(external)?),
             };
             let before = session.lookups();
-            let all = session.judge_all_tokenised(source, &both).await.map_err(external)?;
+            let all = session.judge_batches(source, &both, sorted).await.map_err(external)?;
             let (lookups, best) = (session.lookups().since(before), session.best_batch());
             (all, Judged { accepted: Vec::new(), duplicate: 0, rejected: 0, lookups, best })
         };

@@ -71,32 +71,41 @@ pub(super) struct Judged<'a> {
     pub(super) null_key: NullKey,
 }
 
-/// Judges chunks, one after the other but all as one batch, against what is known, and remembers what is new.
+/// The tokens of chunks that are to be judged together, one after the other, each once: sorted, with its first row. What of judging
+/// needs no session, and may be done elsewhere.
+pub(crate) fn sorted<'a>(chunks: impl Iterator<Item = &'a Tokens> + Clone) -> Result<SortedBatch> {
+    let mut rest = chunks.clone();
+    let whole: Vec<Token>;
+    let tokens = match (rest.next(), rest.next()) {
+        (Some(only), None) => &only.tokens,
+        _ => {
+            whole = chunks.clone().flat_map(|chunk| chunk.tokens.iter().copied()).collect();
+            &whole
+        }
+    };
+    let mut batch = match chunks.clone().any(|chunk| chunk.keyless.is_some()) {
+        false => SortedBatch::new(tokens)?,
+        true => SortedBatch::of_rows(tokens, &with_key(chunks))?,
+    };
+    batch.take_repeats();
+    Ok(batch)
+}
+
+/// Judges chunks, one after the other but all as one batch, which is [sorted], against what is known, and remembers what is new.
 pub(super) async fn judge(
     store: &Store,
     namer: &mut Namer,
     memory: Memory<'_>,
     chunks: &[Judged<'_>],
+    mut batch: SortedBatch,
 ) -> Result<Vec<Verdicts>> {
-    let whole: Vec<Token>;
-    let tokens = match chunks {
-        [only] => &only.tokens.tokens,
-        _ => {
-            whole = chunks.iter().flat_map(|chunk| chunk.tokens.tokens.iter().copied()).collect();
-            &whole
-        }
-    };
-    let mut batch = match chunks.iter().any(|chunk| chunk.tokens.keyless.is_some()) {
-        false => SortedBatch::new(tokens)?,
-        true => SortedBatch::of_rows(tokens, &with_key(chunks))?,
-    };
-    batch.take_repeats();
     let hits = memory.known.find(store, batch.tokens()).await?;
     batch.take(&hits);
     let hits = memory.own.insert(store, namer, batch.tokens()).await?;
     batch.take(&hits);
-    let mut keep = BooleanBufferBuilder::new(tokens.len());
-    keep.append_n(tokens.len(), false);
+    let rows = chunks.iter().map(|chunk| chunk.tokens.tokens.len()).sum();
+    let mut keep = BooleanBufferBuilder::new(rows);
+    keep.append_n(rows, false);
     for row in batch.rows() {
         keep.set_bit(*row as usize, true);
     }
@@ -112,11 +121,11 @@ pub(super) async fn judge(
 }
 
 /// The rows that have a key, counted over all chunks.
-fn with_key(chunks: &[Judged<'_>]) -> Vec<u32> {
+fn with_key<'a>(chunks: impl Iterator<Item = &'a Tokens>) -> Vec<u32> {
     let (mut rows, mut start) = (Vec::new(), 0);
     for chunk in chunks {
-        let count = chunk.tokens.tokens.len();
-        let keyed = |row: &usize| chunk.tokens.keyless.as_ref().is_none_or(|mask| !mask.value(*row));
+        let count = chunk.tokens.len();
+        let keyed = |row: &usize| chunk.keyless.as_ref().is_none_or(|mask| !mask.value(*row));
         rows.extend((0..count).filter(keyed).map(|row| (start + row) as u32));
         start += count;
     }
@@ -173,7 +182,8 @@ mod tests {
                 let memory = Memory { known: &mut known, own: &mut own };
                 let all: Vec<Judged<'_>> =
                     chunks.iter().map(|(tokens, null_key)| Judged { tokens, null_key: *null_key }).collect();
-                futures::executor::block_on(judge(&store, &mut namer, memory, &all)).unwrap()
+                let batch = sorted(chunks.iter().map(|(tokens, _)| tokens)).unwrap();
+                futures::executor::block_on(judge(&store, &mut namer, memory, &all, batch)).unwrap()
             };
             let mut seen: BTreeSet<Token> = before.iter().copied().collect();
             for (verdicts, (tokens, null_key)) in judged(&chunks).iter().zip(&chunks) {

@@ -24,6 +24,8 @@ mod stage;
 pub use commit::Committed;
 pub(crate) use commit::committed_before;
 pub use judge::Verdicts;
+#[cfg(feature = "datafusion")]
+pub(crate) use judge::sorted;
 pub(crate) use keyless::{NO_KEY, record, without_key};
 pub use prepared::Prepared;
 pub use quarantine::QuarantinedRow;
@@ -37,6 +39,7 @@ use arrow::array::RecordBatch;
 use arrow_schema::{Schema, SchemaRef};
 
 use crate::error::{Error, Result};
+use crate::index::SortedBatch;
 use crate::lease::{Held, Kind, Lease};
 use crate::ledger::entry::{Batch, SkippedSource, SourceUse};
 use crate::ledger::log::Proposer;
@@ -337,15 +340,18 @@ impl Session {
         rows: &RecordBatch,
         tokens: &Tokens,
     ) -> Result<Verdicts> {
-        let all = self.judge_all_tokenised(source, &[(rows, tokens)]).await?;
+        let sorted = judge::sorted(std::iter::once(tokens))?;
+        let all = self.judge_batches(source, &[(rows, tokens)], sorted).await?;
         all.into_iter().next().ok_or_else(|| Error::Internal("a chunk was not judged".into()))
     }
 
-    /// As [`Self::judge_tokenised`] batch by batch, but in one go, as [`Self::judge_together`] does.
-    pub async fn judge_all_tokenised(
+    /// As [`Self::judge_tokenised`] batch by batch, but in one go, as [`Self::judge_together`] does. Their tokens are
+    /// [sorted](judge::sorted).
+    pub(crate) async fn judge_batches(
         &mut self,
         source: u32,
         batches: &[(&RecordBatch, &Tokens)],
+        sorted: SortedBatch,
     ) -> Result<Vec<Verdicts>> {
         if let Some((rows, tokens)) =
             batches.iter().find(|(rows, tokens)| tokens.tokens.len() != rows.num_rows())
@@ -355,7 +361,7 @@ impl Session {
         }
         let mut before = self.source_of(source)?.rows.read;
         let chunks: Vec<(u32, &Tokens)> = batches.iter().map(|(_, tokens)| (source, *tokens)).collect();
-        let all = self.judge_together(&chunks).await?;
+        let all = self.judge_sorted(&chunks, sorted).await?;
         for ((rows, _), verdicts) in batches.iter().zip(&all) {
             self.set_aside_keyless(source, before, rows, verdicts).await?;
             before += rows.num_rows() as u64;
@@ -392,6 +398,15 @@ impl Session {
     /// As [`Self::judge_tokens`] chunk by chunk, each with its source, but in one go: much cheaper against an index that does not
     /// fit into memory.
     pub async fn judge_together(&mut self, chunks: &[(u32, &Tokens)]) -> Result<Vec<Verdicts>> {
+        let sorted = judge::sorted(chunks.iter().map(|(_, tokens)| *tokens))?;
+        self.judge_sorted(chunks, sorted).await
+    }
+
+    async fn judge_sorted(
+        &mut self,
+        chunks: &[(u32, &Tokens)],
+        sorted: SortedBatch,
+    ) -> Result<Vec<Verdicts>> {
         let mut judged = Vec::with_capacity(chunks.len());
         for (source, tokens) in chunks {
             // Rows without a key cannot be recognised: those of a source that was consumed before are not kept twice.
@@ -400,7 +415,7 @@ impl Session {
             judged.push(judge::Judged { tokens, null_key });
         }
         let memory = judge::Memory { known: &mut self.known, own: &mut self.own };
-        let mut all = match judge::judge(&self.store, &mut self.namer, memory, &judged).await {
+        let mut all = match judge::judge(&self.store, &mut self.namer, memory, &judged, sorted).await {
             Ok(all) => all,
             Err(error) => return Err(self.watch().reason(error).await),
         };
