@@ -14,7 +14,11 @@ use std::time::Duration;
 
 use datafusion::arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use datafusion::datasource::MemTable;
-use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::{SendableRecordBatchStream, SessionStateBuilder};
+use datafusion::physical_expr::Partitioning;
+use datafusion::physical_expr::expressions::col;
+use datafusion::physical_plan::repartition::RepartitionExec;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream_partitioned};
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 use dedupe::clock::Stopwatch;
 use dedupe::operator::{DedupeDataFrame, DedupePlanner, DedupeTable, Keep, PlanSession};
@@ -66,8 +70,11 @@ fn context(partitions: i64) -> SessionContext {
 
 /// Runs all partitions side by side, and counts the rows.
 async fn count(frame: DataFrame) -> u64 {
-    let streams = frame.execute_stream_partitioned().await.unwrap();
-    let drain = |mut stream: datafusion::execution::SendableRecordBatchStream| async move {
+    drain(frame.execute_stream_partitioned().await.unwrap()).await
+}
+
+async fn drain(streams: Vec<SendableRecordBatchStream>) -> u64 {
+    let drain = |mut stream: SendableRecordBatchStream| async move {
         let mut rows = 0;
         while let Some(batch) = stream.next().await {
             rows += batch.unwrap().num_rows() as u64;
@@ -139,6 +146,7 @@ async fn main() {
     let anti = "SELECT DISTINCT ON (id) l.id, text, n FROM landing l LEFT ANTI JOIN (SELECT id FROM known) k ON l.id = k.id";
     let ways = [
         "pass through",
+        "pass through, shuffled by key",
         "nothing known: operator, keys",
         "nothing known: operator, rows",
         "nothing known: DISTINCT ON",
@@ -162,6 +170,15 @@ async fn main() {
             let (watch, before) = (Stopwatch::start(), processor());
             let rows_out = match way {
                 "pass through" => count(landing().await).await,
+                // What it would take for each partition to have the keys of its own.
+                "pass through, shuffled by key" => {
+                    // Asked of a frame, it would be optimized away.
+                    let plan = landing().await.create_physical_plan().await.unwrap();
+                    let by_key =
+                        Partitioning::Hash(vec![col("id", &plan.schema()).unwrap()], partitions as usize);
+                    let shuffled = RepartitionExec::try_new(plan, by_key).unwrap();
+                    drain(execute_stream_partitioned(Arc::new(shuffled), context.task_ctx()).unwrap()).await
+                }
                 "nothing known: DISTINCT ON" => count(context.sql(distinct).await.unwrap()).await,
                 "known: anti join, DISTINCT ON" => count(context.sql(anti).await.unwrap()).await,
                 _ => {

@@ -4,6 +4,8 @@
 //! Scheduler and executors must know [`codec`]: `examples/cluster.rs` starts such ones. [`ingest`] is `dedupe ingest --cluster`;
 //! [`run`] has a scheduler run any plan of a [`Job`](super::Job)'s.
 
+mod submitted;
+
 use std::net::AddrParseError;
 use std::sync::Arc;
 
@@ -23,10 +25,11 @@ use datafusion_proto::physical_plan::PhysicalExtensionCodec;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
+use submitted::Submitted;
+
 use super::codec::DedupeCodec;
 use super::failure::cause;
 use super::ingest::{Engine, ingest_on};
-use super::submitted::Submitted;
 use crate::error::{Error, Result};
 use crate::options::IngestOptions;
 use crate::report::{IngestReport, Progress};

@@ -34,8 +34,6 @@ mod ranges;
 mod read;
 mod reading;
 mod stage;
-#[cfg(feature = "ballista")]
-mod submitted;
 mod tokenise;
 
 pub use codec::DedupeCodec;

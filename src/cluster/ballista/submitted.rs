@@ -27,7 +27,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use tonic::transport::Channel;
 use url::Url;
 
-use super::ballista::{codec, config};
+use super::{codec, config};
 use crate::random;
 
 /// How often it is asked how the job is.
