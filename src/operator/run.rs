@@ -19,6 +19,7 @@ use super::failure::external;
 use crate::error::Error;
 use crate::options::MIN_MEMORY;
 use crate::session::{Rows, Session, sorted};
+use crate::store::compute;
 use crate::token::BoundKey;
 use crate::verdict::Lookups;
 
@@ -154,21 +155,29 @@ impl Member {
     pub(super) async fn take(
         &self,
         of: &PlanSession,
-        key: &BoundKey,
+        bound: &BoundKey,
         columns: &[usize],
         batches: Vec<RecordBatch>,
     ) -> Result<Judged> {
-        let tokens = batches.iter().map(|batch| key.tokenise(batch)).collect::<crate::Result<Vec<_>>>();
-        let tokens = tokens.map_err(external)?;
+        // On a thread of its own. Here, whoever waits for the session would be woken on the thread of who gave it back, and
+        // partitions take turns instead of working side by side.
+        let key = bound.clone();
+        let (batches, tokens, sorted) = compute(move || {
+            let tokens =
+                batches.iter().map(|batch| key.tokenise(batch)).collect::<crate::Result<Vec<_>>>()?;
+            let sorted = sorted(tokens.iter())?;
+            Ok((batches, tokens, sorted))
+        })
+        .await
+        .map_err(external)?;
         let both: Vec<_> = batches.iter().zip(&tokens).collect();
-        let sorted = sorted(tokens.iter()).map_err(external)?;
         let source = self.partition as u32;
         let (all, mut judged) = {
             let mut held = self.run.session.lock().await;
             self.check()?;
             let session = match held.as_mut() {
                 Some(session) => session,
-                None => held.insert(self.start(of, key, &batches).await.map_err(external)?),
+                None => held.insert(self.start(of, bound, &batches).await.map_err(external)?),
             };
             let before = session.lookups();
             let all = session.judge_batches(source, &both, sorted).await.map_err(external)?;
