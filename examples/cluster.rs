@@ -85,7 +85,7 @@ impl Executor {
         let mut settings = ExecutorProcessConfig {
             bind_host: self.bind.ip().to_string(),
             port: self.bind.port(),
-            grpc_port: self.bind.port() + 1,
+            grpc_port: self.bind.port().checked_add(1).ok_or("--bind: there is no next port")?,
             external_host: self.host,
             scheduler_host: host.to_owned(),
             scheduler_port: port.parse()?,

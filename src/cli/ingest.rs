@@ -176,10 +176,9 @@ pub(super) async fn run(args: Args, context: &Context, out: &mut Out) -> Result<
         }
         ingest_reshaped(&sources, &table, reshape.as_ref(), &options, &context.progress).await
     };
-    #[cfg(feature = "ballista")]
-    let grace = if cluster.is_some() { CANCEL } else { Duration::ZERO };
-    #[cfg(not(feature = "ballista"))]
     let grace = Duration::ZERO;
+    #[cfg(feature = "ballista")]
+    let grace = if cluster.is_some() { CANCEL } else { grace };
     let report = context.interrupts.stop_before_commit(&context.progress, grace, run).await;
     drop(bar);
     let report = report?;

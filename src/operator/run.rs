@@ -159,8 +159,7 @@ impl Member {
         columns: &[usize],
         batches: Vec<RecordBatch>,
     ) -> Result<Judged> {
-        // On a thread of its own. Here, whoever waits for the session would be woken on the thread of who gave it back, and
-        // partitions take turns instead of working side by side.
+        // On a thread of its own: on those of the runtime partitions were seen to take turns, as they do for the session.
         let key = bound.clone();
         let (batches, tokens, sorted) = compute(move || {
             let tokens =
@@ -197,6 +196,9 @@ impl Member {
             };
             staged.push(Rows::of_batch(source, accepted.project(columns)?, verdicts.of_accepted()));
             judged.accepted.push(accepted);
+        }
+        if staged.is_empty() {
+            return Ok(judged);
         }
         let mut held = self.run.session.lock().await;
         self.check()?;
@@ -240,6 +242,7 @@ impl Drop for Member {
     }
 }
 
+/// What of the memory that was reserved is the session's: never less than it needs.
 fn session_memory(reserved: &MemoryReservation) -> u64 {
     let reserved = reserved.size();
     ((reserved - reserved / GATHERED) as u64).max(MIN_MEMORY)
