@@ -8,10 +8,13 @@
 //! because the widths differ by up to two, they do so at different moments and memory grows evenly: 23 to 34 bytes a token, and
 //! never more than one small table twice. Tokens are pseudo-random; should so many crowd together nevertheless that a place is
 //! far, they stand aside in a tree.
+//!
+//! Parts know nothing of one another, so that large batches may be inserted on several threads. The answers are the same.
 
 use super::top;
 use crate::token::Token;
 use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
 
 /// The highest bits of a token that choose its part.
 const SLOT_BITS: u32 = 12;
@@ -23,6 +26,9 @@ const WIDTHS: [u64; 12] = [8, 12, 9, 14, 10, 8, 13, 11, 9, 15, 10, 12];
 /// A token that would move more places than this stands aside.
 const FAR: usize = 512;
 
+/// Tokens for which a thread is worth its start: they take about a millisecond.
+const SHARE: usize = 1 << 14;
+
 /// Places that are looked at beforehand, so that memory is on its way when they are needed.
 const AHEAD: usize = 32;
 
@@ -33,6 +39,8 @@ const FREE: Token = Token(0);
 #[derive(Clone)]
 pub struct SessionSet {
     parts: Vec<Part>,
+    /// How many threads insert at most.
+    threads: usize,
 }
 
 /// The tokens of some slots.
@@ -73,7 +81,12 @@ impl SessionSet {
             });
             start += width;
         }
-        Self { parts }
+        Self { parts, threads: 1 }
+    }
+
+    /// The same set, into which up to so many threads insert a batch.
+    pub fn on_threads(self, threads: usize) -> Self {
+        Self { threads, ..self }
     }
 
     /// How many tokens it holds.
@@ -112,14 +125,20 @@ impl SessionSet {
         debug_assert!(tokens.is_sorted());
         fresh.clear();
         fresh.resize(tokens.len(), false);
-        let (mut tokens, mut fresh) = (tokens, fresh.as_mut_slice());
-        for part in &mut self.parts {
-            let here = part.of(tokens);
-            let (mine, rest) = tokens.split_at_checked(here).unwrap_or_default();
-            let (news, others) = std::mem::take(&mut fresh).split_at_mut_checked(here).unwrap_or_default();
-            part.insert(mine, news);
-            (tokens, fresh) = (rest, others);
-        }
+        let threads = (tokens.len() / SHARE).clamp(1, self.threads.max(1));
+        let mut all = Insertion { parts: &mut self.parts, tokens, fresh };
+        let size = all.parts.len().div_ceil(threads);
+        let shares: Vec<Insertion<'_>> = (0..threads).map(|_| all.take(size)).collect();
+        let shares = Mutex::new(shares.into_iter());
+        let next = || shares.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let work = || std::iter::from_fn(next).for_each(Insertion::run);
+        std::thread::scope(|scope| {
+            for _ in 1..threads {
+                // Where there is no thread to be had, this one does it all.
+                let _ = std::thread::Builder::new().spawn_scoped(scope, work);
+            }
+            work();
+        });
     }
 
     /// Appends to `found` the position of each of the ascending `tokens` that the set holds.
@@ -152,6 +171,36 @@ impl SessionSet {
     }
 }
 
+/// Ascending tokens, and the parts into which they are to be inserted.
+struct Insertion<'a> {
+    parts: &'a mut [Part],
+    tokens: &'a [Token],
+    fresh: &'a mut [bool],
+}
+
+impl Insertion<'_> {
+    /// Takes the first so many parts away, with their tokens.
+    fn take(&mut self, parts: usize) -> Self {
+        let most = self.parts.len();
+        let mine = self.parts.split_off_mut(..parts.min(most)).unwrap_or_default();
+        let here = mine.last().map_or(0, |part| part.of(self.tokens));
+        Self {
+            parts: mine,
+            tokens: self.tokens.split_off(..here).unwrap_or_default(),
+            fresh: self.fresh.split_off_mut(..here).unwrap_or_default(),
+        }
+    }
+
+    fn run(self) {
+        let (mut tokens, mut fresh) = (self.tokens, self.fresh);
+        for part in self.parts {
+            let here = part.of(tokens);
+            let mine = tokens.split_off(..here).unwrap_or_default();
+            part.insert(mine, fresh.split_off_mut(..here).unwrap_or_default());
+        }
+    }
+}
+
 impl std::fmt::Debug for SessionSet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SessionSet").field("len", &self.len()).field("memory", &self.memory()).finish()
@@ -168,7 +217,7 @@ impl Part {
         (self.places.capacity() + 2 * self.aside.len()) * size_of::<Token>()
     }
 
-    /// How many of the first ascending `tokens`, none of which is below this part, belong to it.
+    /// How many of the ascending `tokens` belong to it, or to a part before.
     fn of(&self, tokens: &[Token]) -> usize {
         let end = self.slots.0 + self.slots.1;
         super::gallop(tokens, 0, |token| top(*token) >> (64 - SLOT_BITS) < end)
@@ -333,6 +382,28 @@ mod tests {
         set.insert_batch(&tokens, &mut fresh);
         assert!(!fresh.contains(&true));
         assert_eq!(set.take_sorted(), ascending(0, 300_000));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(12))]
+
+        #[test]
+        fn on_any_number_of_threads_it_is_the_same_set(
+            crowd in any_tokens(200), threads in 0usize..9, batches in proptest::collection::vec((0..60_000u64, 0..60_000u64), 1..5)
+        ) {
+            let (mut set, mut alone) = (SessionSet::new().on_threads(threads), SessionSet::new());
+            let (mut fresh, mut expected) = (Vec::new(), Vec::new());
+            for (from, more) in batches {
+                let mut batch = ascending(from, more);
+                batch.extend(&crowd);
+                batch.sort_unstable();
+                set.insert_batch(&batch, &mut fresh);
+                alone.insert_batch(&batch, &mut expected);
+                prop_assert_eq!(&fresh, &expected);
+                prop_assert_eq!(set.memory(), alone.memory());
+            }
+            prop_assert_eq!(set.take_sorted(), alone.take_sorted());
+        }
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! One run of a plan: all its partitions judge their rows in one session.
 //!
-//! The partitions make tokens, filter and encode side by side; the session itself is held by one of them at a time, which
-//! waits for nothing but the table's store and the workers while it holds it, so that no partition can keep another from
-//! going on. Rows of one partition are judged in their order; which of two partitions is first with a key is decided by
+//! The partitions make tokens, look them up in what the table knows, filter and encode side by side; the session itself, which
+//! remembers what is new, is held by one of them at a time, which waits for nothing but the table's store and the workers while
+//! it holds it, so that no partition can keep another from going on. Rows of one partition are judged in their order; which of two partitions is first with a key is decided by
 //! who comes first.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,12 +13,14 @@ use arrow_schema::SchemaRef;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryLimit, MemoryReservation};
+use tokio::sync::Semaphore;
 
 use super::PlanSession;
 use super::failure::external;
 use crate::error::Error;
+use crate::index::SortedBatch;
 use crate::options::MIN_MEMORY;
-use crate::session::{Rows, Session, sorted};
+use crate::session::{Rows, Session, Sieve, Sifted, sorted};
 use crate::store::compute;
 use crate::token::BoundKey;
 use crate::verdict::Lookups;
@@ -29,12 +31,17 @@ const SHARE: usize = 4;
 /// Of what a run reserved, batches that are gathered take up to this part; the rest is the session's.
 const GATHERED: usize = 8;
 
+/// What of the table's index may be on its way at a time for one batch that is looked up, in bytes.
+const LOOK_UP: u64 = 64 << 20;
+
 /// One run of a plan.
 pub(super) struct Run {
     /// `None` before the first rows, and once it is taken out to be committed.
     session: tokio::sync::Mutex<Option<Session>>,
     progress: Mutex<Progress>,
     memory: MemoryReservation,
+    /// How many partitions may look keys up at a time.
+    sifting: Semaphore,
 }
 
 /// How far the partitions are.
@@ -85,7 +92,13 @@ impl Run {
             bytes = (bytes / 2).max(least);
         }
         let progress = Progress { state: vec![State::Waiting; partitions], superseded: false, rows: None };
-        Ok(Self { session: Default::default(), progress: Mutex::new(progress), memory: reservation })
+        let at_a_time = (session_memory(&reservation) / LOOK_UP).clamp(1, partitions.max(1) as u64);
+        Ok(Self {
+            session: Default::default(),
+            progress: Mutex::new(progress),
+            memory: reservation,
+            sifting: Semaphore::new(at_a_time as usize),
+        })
     }
 
     /// Takes part as `partition`; `None` if that had its turn, or the run is another one.
@@ -94,7 +107,7 @@ impl Run {
         let same = progress.state.len() == partitions;
         let state = progress.state.get_mut(partition).filter(|state| same && **state == State::Waiting)?;
         *state = State::Running;
-        Some(Member { run: Arc::clone(run), partition })
+        Some(Member { run: Arc::clone(run), partition, sieve: None })
     }
 
     /// Another run begins: this one is not to be gone on with.
@@ -131,6 +144,8 @@ impl Run {
 pub(super) struct Member {
     run: Arc<Run>,
     partition: usize,
+    /// What the table knows, once the run's session has begun.
+    sieve: Option<Sieve>,
 }
 
 impl Member {
@@ -153,12 +168,16 @@ impl Member {
 
     /// Judges batches, and stages what is accepted.
     pub(super) async fn take(
-        &self,
+        &mut self,
         of: &PlanSession,
         bound: &BoundKey,
         columns: &[usize],
         batches: Vec<RecordBatch>,
     ) -> Result<Judged> {
+        let sieve = match &self.sieve {
+            Some(sieve) => sieve.clone(),
+            None => self.sieve.insert(self.start(of, bound, &batches).await?).clone(),
+        };
         // On a thread of its own: on those of the runtime partitions were seen to take turns, as they do for the session.
         let key = bound.clone();
         let (batches, tokens, sorted) = compute(move || {
@@ -171,16 +190,15 @@ impl Member {
         .map_err(external)?;
         let both: Vec<_> = batches.iter().zip(&tokens).collect();
         let source = self.partition as u32;
+        let (sifted, sifting) = self.sift(&sieve, sorted).await?;
         let (all, mut judged) = {
             let mut held = self.run.session.lock().await;
             self.check()?;
-            let session = match held.as_mut() {
-                Some(session) => session,
-                None => held.insert(self.start(of, bound, &batches).await.map_err(external)?),
-            };
-            let before = session.lookups();
-            let all = session.judge_batches(source, &both, sorted).await.map_err(external)?;
-            let (lookups, best) = (session.lookups().since(before), session.best_batch());
+            let session = held.as_mut().ok_or_else(superseded)?;
+            let before = session.own_lookups();
+            let all = session.judge_batches(source, &both, sifted).await.map_err(external)?;
+            let lookups = session.own_lookups().since(before).plus(sifting);
+            let best = sieve.best_batch();
             (all, Judged { accepted: Vec::new(), duplicate: 0, rejected: 0, lookups, best })
         };
         let mut staged = Vec::new();
@@ -209,8 +227,31 @@ impl Member {
         Ok(judged)
     }
 
-    /// Begins the run's session. Each partition is a source of its own in the manifest.
-    async fn start(
+    /// Takes out of a batch what the table knows.
+    async fn sift(&self, sieve: &Sieve, sorted: SortedBatch) -> Result<(Sifted, Lookups)> {
+        let turn = self.run.sifting.acquire().await;
+        let _turn = turn.map_err(|_| external(Error::Interrupted))?;
+        match sieve.sift(sorted).await {
+            Ok(sifted) => Ok(sifted),
+            Err(error) => Err(external(match self.run.session.lock().await.as_mut() {
+                Some(session) => session.reason(error).await,
+                None => error,
+            })),
+        }
+    }
+
+    /// Begins the run's session, if no other partition did. Each partition is a source of its own in the manifest.
+    async fn start(&self, of: &PlanSession, key: &BoundKey, batches: &[RecordBatch]) -> Result<Sieve> {
+        let mut held = self.run.session.lock().await;
+        self.check()?;
+        if let Some(session) = held.as_ref() {
+            return Ok(session.sieve());
+        }
+        let begun = self.begun(of, key, batches).await.map_err(external)?;
+        Ok(held.insert(begun).sieve())
+    }
+
+    async fn begun(
         &self,
         of: &PlanSession,
         key: &BoundKey,

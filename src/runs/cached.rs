@@ -87,7 +87,7 @@ mod tests {
     }
 
     async fn found(store: &Store, run: &RunRef, tokens: &[Token]) -> Result<Vec<u32>> {
-        OpenRun::open(store, run).await?.find(store, tokens, &mut Budget(0)).await
+        OpenRun::open(store, run).await?.find(store, tokens, &Budget::new(0)).await
     }
 
     #[tokio::test]

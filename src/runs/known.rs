@@ -1,5 +1,7 @@
 //! What a table knows at a version: the tokens of all its live runs, and those inline in manifests.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::{Budget, OpenRun, open};
@@ -16,7 +18,7 @@ const BYTES_A_ROW: u64 = 64;
 /// How many runs are opened at a time.
 const OPENED_AT_ONCE: usize = 32;
 
-/// The exact set of the tokens accepted up to a version.
+/// The exact set of the tokens accepted up to a version. Several may look tokens up in it at a time.
 #[derive(Debug)]
 pub(crate) struct Known {
     runs: Vec<OpenRun>,
@@ -25,7 +27,7 @@ pub(crate) struct Known {
     budget: Budget,
     memory: u64,
     /// Bytes that the last batch passed over for its exact look-ups.
-    passed: u64,
+    passed: AtomicU64,
 }
 
 impl Known {
@@ -36,12 +38,13 @@ impl Known {
         let mut inline: Vec<Token> =
             state.inline.values().flat_map(|tokens| tokens.0.iter().copied()).collect();
         inline.sort_unstable();
-        Ok(Self { runs, inline, budget: Budget(memory), memory, passed: 0 })
+        Ok(Self { runs, inline, budget: Budget::new(memory), memory, passed: AtomicU64::new(0) })
     }
 
     /// Knows nothing: a table that does not exist yet.
     pub(crate) fn nothing() -> Self {
-        Self { runs: Vec::new(), inline: Vec::new(), budget: Budget(0), memory: 0, passed: 0 }
+        let (budget, passed) = (Budget::new(0), AtomicU64::new(0));
+        Self { runs: Vec::new(), inline: Vec::new(), budget, memory: 0, passed }
     }
 
     /// How many rows of those to come are best judged together. More than a chunk where each batch passes over the same bytes
@@ -54,7 +57,8 @@ impl Known {
             all += run.bytes();
         }
         let anew = if prefixes <= self.memory { 0 } else { prefixes };
-        let most = if self.passed > all / 2 { self.passed } else { 0 };
+        let passed = self.passed.load(Ordering::Relaxed);
+        let most = if passed > all / 2 { passed } else { 0 };
         (anew + most) / BYTES_A_ROW
     }
 
@@ -63,8 +67,8 @@ impl Known {
         self.runs.iter().map(OpenRun::lookups).fold(Lookups::default(), Lookups::plus)
     }
 
-    /// The positions in ascending `tokens` that are known, ascending.
-    pub(crate) async fn find(&mut self, store: &Store, tokens: &[Token]) -> Result<Vec<u32>> {
+    /// The positions in ascending `tokens` that are known, ascending; and what finding that out took.
+    pub(crate) async fn find(&self, store: &Store, tokens: &[Token]) -> Result<(Vec<u32>, Lookups)> {
         let mut found = lookup::common(tokens, &self.inline);
         let mut pieces = Vec::new();
         for (at, run) in self.runs.iter().enumerate() {
@@ -79,24 +83,24 @@ impl Known {
             }
         };
         let mut searches = stream::iter(pieces).map(search).buffered(open::at_once(store));
-        let (mut kept, mut passed) = (Vec::new(), 0);
-        let mut left = self.budget.0;
+        let (mut kept, mut passed, mut lookups) = (Vec::new(), 0, Lookups::default());
+        let mut left = self.budget.left();
         while let Some((at, mut piece)) = searches.try_next().await? {
             found.extend(piece.hits.iter().map(|hit| hit.position));
             passed += piece.passed;
+            lookups = lookups.plus(piece.lookups);
             piece.shrink(&mut left);
             kept.push((at, piece));
         }
-        drop(searches);
-        self.passed = passed;
+        self.passed.store(passed, Ordering::Relaxed);
         for (at, piece) in kept {
-            if let Some(run) = self.runs.get_mut(at) {
-                run.keep(piece, &mut self.budget);
+            if let Some(run) = self.runs.get(at) {
+                run.keep(piece, &self.budget);
             }
         }
         found.sort_unstable();
         found.dedup();
-        Ok(found)
+        Ok((found, lookups))
     }
 }
 
@@ -135,16 +139,16 @@ mod tests {
             state.inline.insert(version, InlineTokens(tokens));
         }
         for memory in [0, 10_000, u64::MAX] {
-            let mut known = Known::open(&store, &state, memory).await.unwrap();
+            let known = Known::open(&store, &state, memory).await.unwrap();
             for step in [1, 7, 1000, 1] {
                 let mut tokens: Vec<_> = (0..70_000).step_by(step).map(token).collect();
                 tokens.sort_unstable();
                 let places = (0..).zip(&tokens).filter(|(_, token)| held.contains(token));
                 let expected: Vec<u32> = places.map(|(place, _)| place).collect();
-                assert_eq!(known.find(&store, &tokens).await.unwrap(), expected);
+                assert_eq!(known.find(&store, &tokens).await.unwrap().0, expected);
             }
         }
-        assert!(Known::nothing().find(&store, &ascending(0, 10)).await.unwrap().is_empty());
+        assert!(Known::nothing().find(&store, &ascending(0, 10)).await.unwrap().0.is_empty());
     }
 
     #[tokio::test]
@@ -155,7 +159,7 @@ mod tests {
         let mut upload = RunUpload::begin(&store, name.clone(), None).await.unwrap();
         upload.push_all(&ascending(0, 100_000)).await.unwrap();
         state.runs.insert(name, Live { since: 1, item: upload.finish().await.unwrap() });
-        let mut known = Known::open(&store, &state, u64::MAX).await.unwrap();
+        let known = Known::open(&store, &state, u64::MAX).await.unwrap();
         assert_eq!(known.best_batch(), 0);
         known.find(&store, &ascending(0, 20_000)).await.unwrap();
         // All suffixes, more than 10 bytes a token, were passed over.
@@ -184,9 +188,10 @@ mod tests {
         let mut tokens: Vec<_> = (0..1_000).map(|i| token(i * 1_100)).collect();
         tokens.sort_unstable();
         let begun = crate::clock::timer();
-        let mut known = Known::open(&slow, &state, 1 << 30).await.unwrap();
+        let known = Known::open(&slow, &state, 1 << 30).await.unwrap();
         let opened = begun.elapsed().div_duration_f64(wait);
-        let found = known.find(&slow, &tokens).await.unwrap();
+        let (found, took) = known.find(&slow, &tokens).await.unwrap();
+        assert_eq!(took, known.lookups());
         let waits = begun.elapsed().div_duration_f64(wait);
         assert_eq!(found.len(), 910, "those below a million");
         assert!(opened < 2.0 && waits < 9.0, "{opened} waits to open 21 runs, {waits} in all");

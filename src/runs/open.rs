@@ -1,7 +1,8 @@
 //! One run, opened: its directory in memory, and of its prefixes what was asked for and fits.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -15,29 +16,42 @@ use crate::store::{Store, compute};
 use crate::token::Token;
 use crate::verdict::Lookups;
 
-/// Memory that may still be taken, in bytes.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Budget(pub(crate) u64);
+/// Memory that may still be taken, in bytes, by all who have part in it.
+#[derive(Debug)]
+pub(crate) struct Budget(AtomicU64);
 
 impl Budget {
+    /// So many bytes.
+    pub(crate) fn new(bytes: u64) -> Self {
+        Self(AtomicU64::new(bytes))
+    }
+
+    /// How many are left.
+    pub(crate) fn left(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
     /// Takes `bytes`, if there are that many.
-    fn take(&mut self, bytes: u64) -> bool {
-        let left = self.0.checked_sub(bytes);
-        self.0 = left.unwrap_or(self.0);
-        left.is_some()
+    fn take(&self, bytes: u64) -> bool {
+        let less = |left: u64| left.checked_sub(bytes);
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
+    }
+
+    fn give_back(&self, bytes: u64) {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
     }
 }
 
-/// A run that tokens can be looked up in.
+/// A run that tokens can be looked up in, by several at a time.
 #[derive(Debug)]
 pub(crate) struct OpenRun {
     meta: Arc<RunMeta>,
     /// The checked prefixes of blocks that were asked for before, as far as memory goes.
-    prefixes: Vec<Option<Bytes>>,
+    prefixes: OnceLock<Box<[OnceLock<Bytes>]>>,
     /// All its tokens: of a run that was just written, or that came whole.
     resident: Option<Vec<Token>>,
     /// What looking tokens up in it has taken so far.
-    lookups: Lookups,
+    lookups: Mutex<Lookups>,
 }
 
 /// What one piece of a batch came to.
@@ -49,7 +63,7 @@ pub(crate) struct Found {
     pub(crate) passed: u64,
     /// Prefixes that were fetched for that, checked.
     fetched: Vec<(u64, Bytes)>,
-    lookups: Lookups,
+    pub(crate) lookups: Lookups,
 }
 
 impl Found {
@@ -106,7 +120,12 @@ impl OpenRun {
     fn of_tail(run: &RunRef, tail: &[u8]) -> Result<Self> {
         let meta = RunMeta::parse(&run.name, run.bytes, tail)?;
         meta.expect(&summary(run)?)?;
-        Ok(Self { meta: Arc::new(meta), prefixes: Vec::new(), resident: None, lookups: Lookups::default() })
+        Ok(Self {
+            meta: Arc::new(meta),
+            prefixes: OnceLock::new(),
+            resident: None,
+            lookups: Mutex::default(),
+        })
     }
 
     /// Keeps the run's own tokens at hand: what a session has just written, or has read whole.
@@ -141,16 +160,11 @@ impl OpenRun {
     }
 
     /// The positions in ascending `tokens` that the run holds, ascending.
-    pub(crate) async fn find(
-        &mut self,
-        store: &Store,
-        tokens: &[Token],
-        budget: &mut Budget,
-    ) -> Result<Vec<u32>> {
+    pub(crate) async fn find(&self, store: &Store, tokens: &[Token], budget: &Budget) -> Result<Vec<u32>> {
         let pieces = self.plan(store, tokens);
         let mut found =
             stream::iter(pieces).map(|piece| self.search(store, tokens, piece)).buffered(at_once(store));
-        let (mut kept, mut left, mut positions) = (Vec::new(), budget.0, Vec::new());
+        let (mut kept, mut left, mut positions) = (Vec::new(), budget.left(), Vec::new());
         while let Some(mut piece) = found.try_next().await? {
             positions.extend(piece.hits.iter().map(|hit| hit.position));
             piece.shrink(&mut left);
@@ -252,27 +266,29 @@ impl OpenRun {
 
     /// What looking tokens up in it has taken so far.
     pub(crate) fn lookups(&self) -> Lookups {
-        self.lookups
+        *self.lookups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps the prefixes that were fetched, as far as memory goes.
-    pub(crate) fn keep(&mut self, found: Found, budget: &mut Budget) {
-        self.lookups = self.lookups.plus(found.lookups);
+    pub(crate) fn keep(&self, found: Found, budget: &Budget) {
+        let mut lookups = self.lookups.lock().unwrap_or_else(PoisonError::into_inner);
+        *lookups = lookups.plus(found.lookups);
+        drop(lookups);
         for (block, bytes) in found.fetched {
-            if self.prefixes.is_empty() {
-                self.prefixes.resize(self.meta.layout().blocks() as usize, None);
-            }
-            if let Some(slot) = self.prefixes.get_mut(block as usize)
-                && slot.is_none()
-                && budget.take(bytes.len() as u64)
+            let none = || (0..self.meta.layout().blocks()).map(|_| OnceLock::new()).collect();
+            let size = bytes.len() as u64;
+            if let Some(slot) = self.prefixes.get_or_init(none).get(block as usize)
+                && slot.get().is_none()
+                && budget.take(size)
+                && slot.set(bytes).is_err()
             {
-                *slot = Some(bytes);
+                budget.give_back(size);
             }
         }
     }
 
     fn at_hand(&self, block: u64) -> Option<&Bytes> {
-        self.prefixes.get(block as usize)?.as_ref()
+        self.prefixes.get()?.get(block as usize)?.get()
     }
 
     /// The version that accepted the token at `hit`, if the run says so of each.
@@ -419,29 +435,30 @@ mod tests {
             {
                 store.delete(NAME).await.unwrap();
                 let run = write(&store, &ascending(0, count)).await;
-                let mut open = OpenRun::open(&store, &run).await.unwrap();
-                let mut budget = Budget(budget);
-                let before = budget.0;
+                let open = OpenRun::open(&store, &run).await.unwrap();
+                let budget = Budget::new(budget);
+                let before = budget.left();
                 let (tokens, expected) = asked(count);
                 // A few at a time, then many, again and again: it may come to hold its prefixes.
                 for chunk in tokens.chunks(50).take(20) {
-                    let found = open.find(&store, chunk, &mut budget).await.unwrap();
+                    let found = open.find(&store, chunk, &budget).await.unwrap();
                     let first = chunk[0];
                     let at = tokens.partition_point(|token| *token < first) as u32;
                     let here = expected.iter().filter(|e| (at..at + chunk.len() as u32).contains(*e));
                     assert_eq!(found, here.map(|e| e - at).collect::<Vec<_>>());
                 }
                 for _ in 0..3 {
-                    assert_eq!(open.find(&store, &tokens, &mut budget).await.unwrap(), expected);
+                    assert_eq!(open.find(&store, &tokens, &budget).await.unwrap(), expected);
                 }
-                assert!(open.find(&store, &[], &mut budget).await.unwrap().is_empty());
-                let held: u64 = open.prefixes.iter().flatten().map(|bytes| bytes.len() as u64).sum();
-                assert_eq!(before - budget.0, held);
+                assert!(open.find(&store, &[], &budget).await.unwrap().is_empty());
+                let slots = || open.prefixes.get().into_iter().flatten();
+                let held: u64 = slots().filter_map(OnceLock::get).map(|bytes| bytes.len() as u64).sum();
+                assert_eq!(before - budget.left(), held);
                 assert!(held <= open.prefix_bytes() + 64);
                 match before {
                     0 => assert_eq!(held, 0),
-                    u64::MAX => assert!(open.prefixes.iter().all(Option::is_some)),
-                    _ => assert!(open.prefixes.iter().any(Option::is_some)),
+                    u64::MAX => assert!(slots().all(|slot| slot.get().is_some())),
+                    _ => assert!(slots().any(|slot| slot.get().is_some())),
                 }
             }
         }
@@ -501,9 +518,9 @@ mod tests {
         let mut bytes = store.get(NAME).await.unwrap().unwrap().to_vec();
         bytes[100] ^= 1;
         store.put(NAME, bytes.into()).await.unwrap();
-        let mut open = OpenRun::open(&store, &run).await.unwrap();
-        let error = open.find(&store, &ascending(0, 1), &mut Budget(0)).await;
-        let first = open.find(&store, &ascending(0, 5_000), &mut Budget(0)).await;
+        let open = OpenRun::open(&store, &run).await.unwrap();
+        let error = open.find(&store, &ascending(0, 1), &Budget::new(0)).await;
+        let first = open.find(&store, &ascending(0, 5_000), &Budget::new(0)).await;
         assert!(matches!(first, Err(Error::Corrupt { .. })), "{first:?}");
         assert!(error.is_ok() || matches!(error, Err(Error::Corrupt { .. })));
     }

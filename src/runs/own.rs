@@ -51,7 +51,7 @@ impl Own {
             set: SessionSet::new(),
             spilled: Vec::new(),
             memory: memory / 4 * 3,
-            budget: Budget(memory / 4),
+            budget: Budget::new(memory / 4),
             sum: TokenSum::default(),
             fresh: Vec::new(),
             scratch: None,
@@ -67,6 +67,11 @@ impl Own {
         })?;
         let store = Store::open(path, &[])?;
         Ok(Self { scratch: Some(Scratch { store, _folder: folder }), ..Self::new(memory) })
+    }
+
+    /// The same, that inserts into its set on up to so many threads.
+    pub(crate) fn on_threads(self, threads: usize) -> Self {
+        Self { set: self.set.on_threads(threads), ..self }
     }
 
     /// The multiset hash of its tokens.
@@ -119,7 +124,7 @@ impl Own {
     }
 
     /// Which of ascending `tokens` it holds, without remembering the others.
-    pub(crate) async fn find(&mut self, store: &Store, tokens: &[Token]) -> Result<Vec<u32>> {
+    pub(crate) async fn find(&self, store: &Store, tokens: &[Token]) -> Result<Vec<u32>> {
         let mut known = self.find_spilled(store, tokens).await?;
         self.set.find_batch(tokens, &mut known);
         known.sort_unstable();
@@ -139,11 +144,11 @@ impl Own {
         Ok(Tokens { inline: InlineTokens::default(), runs: self.spilled })
     }
 
-    async fn find_spilled(&mut self, store: &Store, tokens: &[Token]) -> Result<Vec<u32>> {
+    async fn find_spilled(&self, store: &Store, tokens: &[Token]) -> Result<Vec<u32>> {
         let store = self.scratch.as_ref().map_or(store, |scratch| &scratch.store);
         let mut found = Vec::new();
-        for staged in &mut self.spilled {
-            found.extend(staged.run.find(store, tokens, &mut self.budget).await?);
+        for staged in &self.spilled {
+            found.extend(staged.run.find(store, tokens, &self.budget).await?);
         }
         found.sort_unstable();
         Ok(found)
@@ -200,14 +205,9 @@ impl Tokens {
     }
 
     /// Which of ascending `tokens` are among them.
-    pub(crate) async fn find(
-        &mut self,
-        store: &Store,
-        tokens: &[Token],
-        budget: &mut Budget,
-    ) -> Result<Vec<u32>> {
+    pub(crate) async fn find(&self, store: &Store, tokens: &[Token], budget: &Budget) -> Result<Vec<u32>> {
         let mut found = crate::index::lookup::common(tokens, &self.inline.0);
-        for staged in &mut self.runs {
+        for staged in &self.runs {
             found.extend(staged.run.find(store, tokens, budget).await?);
         }
         found.sort_unstable();
@@ -218,9 +218,9 @@ impl Tokens {
     pub(crate) async fn remove(&mut self, store: &Store, namer: &mut Namer, tokens: &[Token]) -> Result<()> {
         let here = crate::index::lookup::common(&self.inline.0, tokens);
         self.inline.0 = without(&self.inline.0, &here);
-        let mut budget = Budget(0);
-        for mut staged in std::mem::take(&mut self.runs) {
-            let gone = staged.run.find(store, tokens, &mut budget).await?;
+        let budget = Budget::new(0);
+        for staged in std::mem::take(&mut self.runs) {
+            let gone = staged.run.find(store, tokens, &budget).await?;
             if gone.is_empty() {
                 self.runs.push(staged);
                 continue;

@@ -27,6 +27,11 @@ impl Session {
         };
         Watch { store: self.store.clone(), ledger, stage: self.stage, dry_run: self.dry_run }
     }
+
+    /// The reason to tell for `error`, which some step of this session ended with.
+    pub(crate) async fn reason(&mut self, error: Error) -> Error {
+        self.watch().reason(error).await
+    }
 }
 
 impl Watch {

@@ -4,6 +4,8 @@
 //! accepted before. What is left is new, and remembered. Rows are judged in input order: among equal keys the first
 //! in source order, then row order, wins, whatever the number of threads (promise 5).
 
+use std::sync::Arc;
+
 use arrow::array::BooleanBufferBuilder;
 use arrow::buffer::BooleanBuffer;
 
@@ -14,6 +16,7 @@ use crate::policy::NullKey;
 use crate::runs::{Known, Own};
 use crate::store::Store;
 use crate::token::{Token, TokenSum, Tokens};
+use crate::verdict::Lookups;
 
 /// The verdicts on one chunk.
 #[derive(Debug, Clone)]
@@ -59,12 +62,6 @@ impl Verdicts {
     }
 }
 
-/// What rows are judged against.
-pub(super) struct Memory<'a> {
-    pub(super) known: &'a mut Known,
-    pub(super) own: &'a mut Own,
-}
-
 /// Some rows to be judged: their tokens, and what becomes of those without a key.
 pub(super) struct Judged<'a> {
     pub(super) tokens: &'a Tokens,
@@ -91,17 +88,49 @@ pub(crate) fn sorted<'a>(chunks: impl Iterator<Item = &'a Tokens> + Clone) -> Re
     Ok(batch)
 }
 
-/// Judges chunks, one after the other but all as one batch, which is [sorted], against what is known, and remembers what is new.
+/// What is left of a [sorted] batch without what a table knows.
+pub(crate) struct Sifted(SortedBatch);
+
+/// What a table knows at the version that a session began on. It remembers nothing, so that several may sift batches side by side.
+#[derive(Debug, Clone)]
+pub(crate) struct Sieve {
+    store: Store,
+    known: Arc<Known>,
+}
+
+impl Sieve {
+    pub(super) fn new(store: &Store, known: Known) -> Self {
+        Self { store: store.clone(), known: Arc::new(known) }
+    }
+
+    /// Takes out of a [sorted] batch what the table knows, and says what finding that out took.
+    pub(crate) async fn sift(&self, mut batch: SortedBatch) -> Result<(Sifted, Lookups)> {
+        let (hits, lookups) = self.known.find(&self.store, batch.tokens()).await?;
+        batch.take(&hits);
+        Ok((Sifted(batch), lookups))
+    }
+
+    /// What sifting has taken so far.
+    pub(super) fn lookups(&self) -> Lookups {
+        self.known.lookups()
+    }
+
+    /// How many of the rows to come are best judged together.
+    pub(crate) fn best_batch(&self) -> u64 {
+        self.known.best_batch()
+    }
+}
+
+/// Judges chunks, one after the other but all as one batch, which was [sorted] and [sifted](Sieve::sift), against what this session
+/// accepted before, and remembers what is new.
 pub(super) async fn judge(
     store: &Store,
     namer: &mut Namer,
-    memory: Memory<'_>,
+    own: &mut Own,
     chunks: &[Judged<'_>],
-    mut batch: SortedBatch,
+    Sifted(mut batch): Sifted,
 ) -> Result<Vec<Verdicts>> {
-    let hits = memory.known.find(store, batch.tokens()).await?;
-    batch.take(&hits);
-    let hits = memory.own.insert(store, namer, batch.tokens()).await?;
+    let hits = own.insert(store, namer, batch.tokens()).await?;
     batch.take(&hits);
     let rows = chunks.iter().map(|chunk| chunk.tokens.tokens.len()).sum();
     let mut keep = BooleanBufferBuilder::new(rows);
@@ -176,14 +205,16 @@ mod tests {
             let judged = |chunks: &[(Tokens, NullKey)]| {
                 let store = Store::open("memory:", &[]).unwrap();
                 let mut namer = Namer::new("", 0);
-                let (mut known, mut own) = (Known::nothing(), Own::new(1 << 20));
+                let mut own = Own::new(1 << 20);
                 let before: Vec<Token> = before.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
                 futures::executor::block_on(own.insert(&store, &mut namer, &before)).unwrap();
-                let memory = Memory { known: &mut known, own: &mut own };
                 let all: Vec<Judged<'_>> =
                     chunks.iter().map(|(tokens, null_key)| Judged { tokens, null_key: *null_key }).collect();
                 let batch = sorted(chunks.iter().map(|(tokens, _)| tokens)).unwrap();
-                futures::executor::block_on(judge(&store, &mut namer, memory, &all, batch)).unwrap()
+                futures::executor::block_on(async {
+                    let (sifted, _) = Sieve::new(&store, Known::nothing()).sift(batch).await.unwrap();
+                    judge(&store, &mut namer, &mut own, &all, sifted).await.unwrap()
+                })
             };
             let mut seen: BTreeSet<Token> = before.iter().copied().collect();
             for (verdicts, (tokens, null_key)) in judged(&chunks).iter().zip(&chunks) {

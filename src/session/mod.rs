@@ -26,6 +26,7 @@ pub(crate) use commit::committed_before;
 pub use judge::Verdicts;
 #[cfg(feature = "datafusion")]
 pub(crate) use judge::sorted;
+pub(crate) use judge::{Sieve, Sifted};
 pub(crate) use keyless::{NO_KEY, record, without_key};
 pub use prepared::Prepared;
 pub use quarantine::QuarantinedRow;
@@ -96,7 +97,7 @@ pub struct Session {
     store: Store,
     by: Proposer,
     namer: Namer,
-    known: Known,
+    sieve: Sieve,
     own: Own,
     /// None once everything is staged.
     stager: Option<Stager>,
@@ -228,10 +229,10 @@ impl Session {
         };
         Ok(Self {
             table,
-            store,
             namer,
-            known,
-            own: if options.dry_run { Own::aside(own)? } else { Own::new(own) },
+            sieve: Sieve::new(&store, known),
+            store,
+            own: if options.dry_run { Own::aside(own)? } else { Own::new(own) }.on_threads(workers.count()),
             stager: Some(stager),
             staged: None,
             news: Vec::new(),
@@ -322,7 +323,7 @@ impl Session {
 
     /// What judging has taken so far. (Once everything is staged that is forgotten.)
     pub fn lookups(&self) -> Lookups {
-        self.known.lookups().plus(self.own.lookups())
+        self.sieve.lookups().plus(self.own.lookups())
     }
 
     /// Judges rows of `source` that a program holds in memory. The verdicts are final for this session: accepted rows
@@ -340,18 +341,18 @@ impl Session {
         rows: &RecordBatch,
         tokens: &Tokens,
     ) -> Result<Verdicts> {
-        let sorted = judge::sorted(std::iter::once(tokens))?;
-        let all = self.judge_batches(source, &[(rows, tokens)], sorted).await?;
+        let sifted = self.sift(judge::sorted(std::iter::once(tokens))?).await?;
+        let all = self.judge_batches(source, &[(rows, tokens)], sifted).await?;
         all.into_iter().next().ok_or_else(|| Error::Internal("a chunk was not judged".into()))
     }
 
-    /// As [`Self::judge_tokenised`] batch by batch, but in one go, as [`Self::judge_together`] does. Their tokens are
-    /// [sorted](judge::sorted).
+    /// As [`Self::judge_tokenised`] batch by batch, but in one go, as [`Self::judge_together`] does. Their tokens
+    /// are [sorted] and sifted.
     pub(crate) async fn judge_batches(
         &mut self,
         source: u32,
         batches: &[(&RecordBatch, &Tokens)],
-        sorted: SortedBatch,
+        sifted: Sifted,
     ) -> Result<Vec<Verdicts>> {
         if let Some((rows, tokens)) =
             batches.iter().find(|(rows, tokens)| tokens.tokens.len() != rows.num_rows())
@@ -361,7 +362,7 @@ impl Session {
         }
         let mut before = self.source_of(source)?.rows.read;
         let chunks: Vec<(u32, &Tokens)> = batches.iter().map(|(_, tokens)| (source, *tokens)).collect();
-        let all = self.judge_sorted(&chunks, sorted).await?;
+        let all = self.judge_sifted(&chunks, sifted).await?;
         for ((rows, _), verdicts) in batches.iter().zip(&all) {
             self.set_aside_keyless(source, before, rows, verdicts).await?;
             before += rows.num_rows() as u64;
@@ -392,21 +393,36 @@ impl Session {
     /// How many of the rows to come are best [judged together](Self::judge_together); 0 where every chunk may be judged by
     /// itself. Judging changes it.
     pub fn best_batch(&self) -> u64 {
-        self.known.best_batch()
+        self.sieve.best_batch()
     }
 
     /// As [`Self::judge_tokens`] chunk by chunk, each with its source, but in one go: much cheaper against an index that does not
     /// fit into memory.
     pub async fn judge_together(&mut self, chunks: &[(u32, &Tokens)]) -> Result<Vec<Verdicts>> {
-        let sorted = judge::sorted(chunks.iter().map(|(_, tokens)| *tokens))?;
-        self.judge_sorted(chunks, sorted).await
+        let sifted = self.sift(judge::sorted(chunks.iter().map(|(_, tokens)| *tokens))?).await?;
+        self.judge_sifted(chunks, sifted).await
     }
 
-    async fn judge_sorted(
-        &mut self,
-        chunks: &[(u32, &Tokens)],
-        sorted: SortedBatch,
-    ) -> Result<Vec<Verdicts>> {
+    /// What the table knows, for those who sift batches themselves, several at a time.
+    #[cfg(feature = "datafusion")]
+    pub(crate) fn sieve(&self) -> Sieve {
+        self.sieve.clone()
+    }
+
+    /// What the session's own keys have taken so far.
+    #[cfg(feature = "datafusion")]
+    pub(crate) fn own_lookups(&self) -> Lookups {
+        self.own.lookups()
+    }
+
+    async fn sift(&mut self, sorted: SortedBatch) -> Result<Sifted> {
+        match self.sieve.sift(sorted).await {
+            Ok((sifted, _)) => Ok(sifted),
+            Err(error) => Err(self.reason(error).await),
+        }
+    }
+
+    async fn judge_sifted(&mut self, chunks: &[(u32, &Tokens)], sifted: Sifted) -> Result<Vec<Verdicts>> {
         let mut judged = Vec::with_capacity(chunks.len());
         for (source, tokens) in chunks {
             // Rows without a key cannot be recognised: those of a source that was consumed before are not kept twice.
@@ -414,10 +430,9 @@ impl Session {
             let null_key = if replay { NullKey::Quarantine } else { self.null_key };
             judged.push(judge::Judged { tokens, null_key });
         }
-        let memory = judge::Memory { known: &mut self.known, own: &mut self.own };
-        let mut all = match judge::judge(&self.store, &mut self.namer, memory, &judged, sorted).await {
+        let mut all = match judge::judge(&self.store, &mut self.namer, &mut self.own, &judged, sifted).await {
             Ok(all) => all,
-            Err(error) => return Err(self.watch().reason(error).await),
+            Err(error) => return Err(self.reason(error).await),
         };
         for ((source, tokens), verdicts) in chunks.iter().zip(&mut all) {
             self.count(*source, tokens, verdicts)?;
@@ -448,7 +463,7 @@ impl Session {
         }
         let stager = self.stager.as_mut().ok_or_else(finished)?;
         if let Err(error) = stager.push(&self.store, &mut self.namer, rows).await {
-            return Err(self.watch().reason(error).await);
+            return Err(self.reason(error).await);
         }
         self.note_staged();
         Ok(())

@@ -11,7 +11,7 @@ use tracing::debug;
 use super::commit::{Committed, committed_before};
 use super::fenced::Watch;
 use super::rebase::Staged;
-use super::{Contract, Held, Session, Table};
+use super::{Contract, Held, Session, Sieve, Table};
 use crate::error::{Error, Result};
 use crate::lease::{Kind, LONGEST, Lease};
 use crate::ledger::entry::{
@@ -230,8 +230,8 @@ impl Session {
         Ok(Self {
             namer: Namer::new(&by.session, ledger.state().entries),
             table: Table::Existing(Box::new(ledger)),
+            sieve: Sieve::new(&store, Known::nothing()),
             store,
-            known: Known::nothing(),
             own: Own::new(0),
             stager: None,
             staged: Some(Staged {

@@ -177,11 +177,11 @@ impl Session {
             return Ok(Vec::new());
         }
         let store = self.store.clone();
-        let mut budget = Budget(self.memory / 8);
+        let budget = Budget::new(self.memory / 8);
         let mut common = Vec::new();
         for theirs in theirs {
             let inline = &theirs.inline.0;
-            common.extend(pick(inline, &staged.tokens.find(&store, inline, &mut budget).await?));
+            common.extend(pick(inline, &staged.tokens.find(&store, inline, &budget).await?));
         }
         // Small runs come whole, several at a time; then each costs one request, and they cost one wait together.
         let runs = theirs.iter().flat_map(|theirs| &theirs.runs);
@@ -189,26 +189,26 @@ impl Session {
         let small: Vec<_> = small.into_iter().map(|run| whole_run(store.clone(), run.clone())).collect();
         let mut small = stream::iter(small).buffered(RUNS_AT_ONCE);
         while let Some(tokens) = small.try_next().await? {
-            common.extend(pick(&tokens, &staged.tokens.find(&store, &tokens, &mut budget).await?));
+            common.extend(pick(&tokens, &staged.tokens.find(&store, &tokens, &budget).await?));
         }
         for run in large {
-            let mut theirs = OpenRun::open(&store, run).await?;
+            let theirs = OpenRun::open(&store, run).await?;
             if ours < theirs.len() / 16 {
                 // A small commit against a large one: look up ours in theirs.
                 common.extend(pick(
                     &staged.tokens.inline.0,
-                    &theirs.find(&store, &staged.tokens.inline.0, &mut budget).await?,
+                    &theirs.find(&store, &staged.tokens.inline.0, &budget).await?,
                 ));
                 for own in &staged.tokens.runs {
                     let mut scan = Scan::new(Arc::clone(own.run.meta()));
                     while let Some(tokens) = scan.next_tokens(&store).await? {
-                        common.extend(pick(&tokens, &theirs.find(&store, &tokens, &mut budget).await?));
+                        common.extend(pick(&tokens, &theirs.find(&store, &tokens, &budget).await?));
                     }
                 }
             } else {
                 let mut scan = Scan::new(Arc::clone(theirs.meta()));
                 while let Some(tokens) = scan.next_tokens(&store).await? {
-                    common.extend(pick(&tokens, &staged.tokens.find(&store, &tokens, &mut budget).await?));
+                    common.extend(pick(&tokens, &staged.tokens.find(&store, &tokens, &budget).await?));
                 }
             }
         }

@@ -219,7 +219,7 @@ async fn verify_data(ledger: &Ledger, options: &VerifyOptions, report: &mut Veri
     let mut seen = Seen {
         store: store.clone(),
         known: Known::open(store, state, options.memory / 4).await?,
-        own: Own::aside(options.memory / 2)?,
+        own: Own::aside(options.memory / 2)?.on_threads(options.threads.get()),
         namer: Namer::new("", 0),
         unknown: Counted::new("a row whose key is not in the index"),
         repeated: Counted::new("a row whose key another row has as well"),
@@ -322,7 +322,7 @@ impl Seen {
         let sum = TokenSum::of(batch.tokens());
         let place = |row: &u32| format!("row {} of {file}", first + u64::from(*row));
         self.repeated.extend(batch.take_repeats().iter().map(place));
-        let known = self.known.find(&self.store, batch.tokens()).await?;
+        let (known, _) = self.known.find(&self.store, batch.tokens()).await?;
         let mut known = known.iter().copied().peekable();
         let unknown = (0u32..).zip(batch.rows()).filter(|(at, _)| known.next_if_eq(at).is_none());
         self.unknown.extend(unknown.map(|(_, row)| place(row)));

@@ -76,11 +76,11 @@ proptest! {
             assert!(staged.inline.0.is_empty() || staged.runs.is_empty());
 
             let gone = sorted(gone.into_iter().chain(all.iter().copied().step_by(3)).collect());
-            assert_eq!(staged.find(&store, &gone, &mut Budget(memory_left)).await.unwrap(), positions(&gone, &held));
+            assert_eq!(staged.find(&store, &gone, &Budget::new(memory_left)).await.unwrap(), positions(&gone, &held));
             staged.remove(&store, &mut namer, &gone).await.unwrap();
             held.retain(|token| gone.binary_search(token).is_err());
             assert_eq!(sorted(read_back(&store, &staged).await), held.iter().copied().collect::<Vec<_>>());
-            assert!(staged.find(&store, &gone, &mut Budget(0)).await.unwrap().is_empty());
+            assert!(staged.find(&store, &gone, &Budget::new(0)).await.unwrap().is_empty());
         });
     }
 }
