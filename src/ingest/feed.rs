@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::schema::null_bytes;
 use crate::source::discover::{Format, SourceFile};
 use crate::source::input::Input;
-use crate::source::ndjson::{BLOCK_BYTES, Block, Decoded, Decoder, Lines};
+use crate::source::ndjson::{BLOCK_BYTES, Block, Decoded, Decoder, Inference, Lines};
 use crate::source::parquet::{ParquetFile, RowGroup};
 use crate::store::compute;
 use crate::token::{BoundKey, TokenSpec, Tokens};
@@ -70,6 +70,8 @@ impl Contract {
 pub(super) struct Recipe {
     pub(super) spec: Arc<TokenSpec>,
     pub(super) contract: Contract,
+    /// The inference that the contract is of, if it was not of all rows.
+    pub(super) known: Option<Arc<Inference>>,
     pub(super) workers: Workers,
     pub(super) max_line: usize,
     pub(super) piece_rows: usize,
@@ -198,9 +200,9 @@ impl Feeder<'_> {
             let Some(block) = block else { return Ok(()) };
             let room = Some(self.room_for(block.bytes.len()).await?);
             for block in block.split(self.recipe.block_lines) {
-                let (spec, url) = (Arc::clone(&self.recipe.spec), self.file.url.clone());
+                let (recipe, url) = (self.recipe.clone(), self.file.url.clone());
                 let contract = self.recipe.contract.get();
-                let work = move || prepare_block(Arc::new(block), contract, &spec, &url);
+                let work = move || prepare_block(Arc::new(block), contract, &recipe, &url);
                 self.send_in(self.recipe.workers.start(work), room.clone()).await?;
             }
         }
@@ -227,14 +229,14 @@ impl Feeder<'_> {
 pub(super) fn prepare_block(
     block: Arc<Block>,
     contract: SchemaRef,
-    spec: &TokenSpec,
+    recipe: &Recipe,
     url: &str,
 ) -> Result<Prepared> {
     if has_more_lines(&block, block_lines(&contract)) {
         return Ok(Prepared::Wide { block });
     }
-    let decoded = Decoder::new(Arc::clone(&contract))?.decode(&block)?;
-    let tokens = spec.bind(&contract, url)?.tokenise(&decoded.batch)?;
+    let decoded = Decoder::new(Arc::clone(&contract))?.of(recipe.known.clone()).decode(&block)?;
+    let tokens = recipe.spec.bind(&contract, url)?.tokenise(&decoded.batch)?;
     Ok(Prepared::Block { block, decoded, tokens, contract })
 }
 

@@ -39,6 +39,8 @@ pub(super) struct Judge<'a> {
     presence: Presence,
     /// Whether all text was looked through for new columns.
     inferred: bool,
+    /// A row told what was not known when the contract was made: of what is known now another might be made.
+    pub(super) surprised: bool,
 }
 
 /// A piece of a row group, not judged yet.
@@ -74,6 +76,7 @@ impl<'a> Judge<'a> {
             row: 0,
             presence,
             inferred,
+            surprised: false,
         }
     }
 
@@ -163,6 +166,10 @@ impl<'a> Judge<'a> {
         while let Some(chunk) = waiting.pop_front() {
             let mut now = self.recipe.contract.get();
             let block = match chunk {
+                Prepared::Block { decoded, .. } if decoded.news => {
+                    self.surprised = true;
+                    break;
+                }
                 Prepared::Block { block, decoded, tokens, contract } => {
                     if decoded.unknown_fields && contract == now {
                         self.widen(&block, &decoded).await?;
@@ -185,7 +192,7 @@ impl<'a> Judge<'a> {
             if let Some(first) = parts.next() {
                 let rest: Vec<_> = parts.map(|block| Prepared::Wide { block }).collect();
                 rest.into_iter().rev().for_each(|part| waiting.push_front(part));
-                waiting.push_front(feed::prepare_block(first, now, &self.recipe.spec, &url)?);
+                waiting.push_front(feed::prepare_block(first, now, &self.recipe, &url)?);
             }
         }
         Ok((rows, dropped))

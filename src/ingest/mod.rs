@@ -37,6 +37,7 @@ use crate::report::{IngestReport, Progress, Skipped};
 use crate::session::{Committed, Session, SessionOptions, committed_before};
 use crate::sink::SinkOptions;
 use crate::source::discover::{self, DiscoverOptions, SourceFile};
+use crate::source::ndjson::Inference;
 use crate::store::Store;
 use crate::table;
 use crate::token::{TokenKey, TokenSpec};
@@ -44,7 +45,7 @@ use crate::upkeep::compact;
 use crate::workers::Workers;
 use feed::{Contract, Prepared, Recipe};
 use judge::Judge;
-use plan::Planned;
+use plan::{Look, Planned};
 use reshape::Flow;
 pub use reshape::{Reshape, Reshaped};
 pub use rows::{RowStream, SourceRows};
@@ -104,6 +105,7 @@ async fn ingest_at(
     progress.set_total(files.iter().filter_map(|file| file.size).sum());
     let mut unreadable = BTreeMap::new();
     let (mut restarts, mut stdin) = (0, None);
+    let mut look = Look::Beginnings;
     loop {
         progress.start_over();
         let run = Run {
@@ -112,6 +114,7 @@ async fn ingest_at(
             reshape,
             elsewhere,
             unreadable: &unreadable,
+            look,
             options,
             progress,
         };
@@ -126,11 +129,15 @@ async fn ingest_at(
                 warn!("leaving out {source_url}: {reason}");
                 unreadable.insert(source_url, reason);
             }
-            Ok(Some(mut report)) => {
+            Ok(End::Done(mut report)) => {
                 report.seconds = watch.seconds();
-                return Ok(report);
+                return Ok(*report);
             }
-            Ok(None) => info!("another writer created the table meanwhile: starting over on it"),
+            Ok(End::Overtaken) => info!("another writer created the table meanwhile: starting over on it"),
+            Ok(End::Surprised) => {
+                info!("not all rows are like the first: looking at all of them first, and starting over");
+                look = Look::Whole;
+            }
             // A vacuum took this run for dead. What it staged is lost, and nothing of its input.
             Err(error @ (Error::Fenced { .. } | Error::SnapshotExpired { .. }))
                 if restarts < RESTARTS && stdin.as_ref().is_none_or(plan::Head::is_readable) =>
@@ -143,6 +150,29 @@ async fn ingest_at(
     }
 }
 
+/// How an attempt ended.
+enum End {
+    Done(Box<IngestReport>),
+    /// Another writer created the table meanwhile: all is to be done again, on it.
+    Overtaken,
+    /// Rows are not what their first made them out to be: all is to be done again, once all were looked at.
+    Surprised,
+}
+
+impl End {
+    fn done(report: IngestReport) -> Self {
+        Self::Done(Box::new(report))
+    }
+}
+
+/// How the rows of a run are come by.
+struct Ways {
+    flow: Option<Flow>,
+    /// What the contract was made of, if that was not all text.
+    known: Option<Arc<Inference>>,
+    workers: Workers,
+}
+
 /// One attempt at a run.
 struct Run<'a> {
     store: &'a Store,
@@ -150,13 +180,13 @@ struct Run<'a> {
     reshape: Option<&'a Reshape>,
     elsewhere: Option<&'a dyn Elsewhere>,
     unreadable: &'a BTreeMap<String, String>,
+    look: Look,
     options: &'a IngestOptions,
     progress: &'a Progress,
 }
 
 impl Run<'_> {
-    /// The report; `None` if another writer created the table meanwhile, so that all is to be done again.
-    async fn go(&self, stdin: &mut Option<plan::Head>) -> Result<Option<IngestReport>> {
+    async fn go(&self, stdin: &mut Option<plan::Head>) -> Result<End> {
         let options = self.options;
         let mut ledger = Ledger::open(self.store.clone()).await?;
         if let Some(ledger) = &ledger {
@@ -169,7 +199,7 @@ impl Run<'_> {
         if let (Some(ledger), Some(batch)) = (&mut ledger, &batch)
             && let Some(report) = self.committed_before(ledger, batch).await?
         {
-            return Ok(Some(report));
+            return Ok(End::done(report));
         }
         if let Some(ledger) = &mut ledger {
             let sources: Vec<u128> = match self.reshape {
@@ -189,17 +219,20 @@ impl Run<'_> {
             && (batch.is_none() || options.dry_run)
         {
             info!("all sources were consumed before: nothing to commit");
-            return Ok(Some(self.recognised(ledger, &planned)));
+            return Ok(End::done(self.recognised(ledger, &planned)));
         }
         plan::keep_head(&mut planned, stdin).await?;
         let workers = Workers::new(options.threads);
         let given =
             ledger.as_ref().and_then(|ledger| ledger.state().schema.clone()).or(options.schema.clone());
-        let mut flow = None;
+        let (mut flow, mut known) = (None, None);
         let contract = match (given, self.reshape) {
             (Some(given), _) if nothing_to_read => Arc::new(given),
             (given, None) => {
-                let contract = plan::contract(&mut planned, given.as_ref(), options, &workers).await?;
+                let look = if self.elsewhere.is_some() { Look::Whole } else { self.look };
+                let (contract, held_to) =
+                    plan::contract(&mut planned, given.as_ref(), look, options, &workers).await?;
+                known = held_to;
                 match self.elsewhere {
                     Some(_) if given.is_some() => {
                         plan::look_ahead(&planned, &contract, options, &workers).await?
@@ -209,7 +242,7 @@ impl Run<'_> {
             }
             (given, Some(reshape)) => {
                 // What is read need not fit the table, only what comes of it.
-                let read = plan::contract(&mut planned, None, options, &workers).await?;
+                let (read, _) = plan::contract(&mut planned, None, Look::Whole, options, &workers).await?;
                 let planned = Flow::plan(self, reshape, &mut planned, read, &workers).await?;
                 let contract = table::contract(given.as_ref(), planned.schema())?;
                 flow = Some(planned);
@@ -223,9 +256,10 @@ impl Run<'_> {
         // whoever is elsewhere finds the table where it is.
         let early = reads_stdin(self.files) || self.elsewhere.is_some();
         if early && !options.dry_run && !session.create_table().await? {
-            return Ok(None);
+            return Ok(End::Overtaken);
         }
-        self.run(session, planned, flow, workers, before.as_ref(), created).await
+        let ways = Ways { flow, known, workers };
+        self.run(session, planned, ways, before.as_ref(), created).await
     }
 
     /// Judges and writes everything, then commits.
@@ -233,11 +267,10 @@ impl Run<'_> {
         &self,
         mut session: Session,
         planned: Vec<Planned>,
-        flow: Option<Flow>,
-        workers: Workers,
+        ways: Ways,
         before: Option<&arrow_schema::Schema>,
         created: bool,
-    ) -> Result<Option<IngestReport>> {
+    ) -> Result<End> {
         let options = self.options;
         let mut numbers = Vec::with_capacity(planned.len());
         for planned in &planned {
@@ -252,7 +285,7 @@ impl Run<'_> {
             });
         }
         let planned = Arc::new(planned);
-        let mut session = match (flow, self.elsewhere) {
+        let mut session = match (ways.flow, self.elsewhere) {
             (Some(flow), _) => {
                 flow.judge(self, &mut session, &planned, &numbers).await?;
                 session
@@ -264,7 +297,10 @@ impl Run<'_> {
                 });
                 elsewhere.judge(session, sources.collect(), options, self.progress).await?
             }
-            (None, None) => self.judge(session, &planned, &numbers, workers).await?,
+            (None, None) => match self.judge(session, &planned, &numbers, ways.known, ways.workers).await? {
+                Some(session) => session,
+                None => return Ok(End::Surprised),
+            },
         };
         if self.progress.is_cancelled() {
             return Err(Error::Interrupted);
@@ -279,7 +315,7 @@ impl Run<'_> {
             report.new_columns = new_columns;
             report.created = created;
             report.sources = self.sources(&planned);
-            return Ok(Some(report));
+            return Ok(End::done(report));
         }
         session.seal().await?;
         // Row groups are copied long after their keys were read: what was copied must be what was judged.
@@ -289,7 +325,7 @@ impl Run<'_> {
         }
         self.progress.begin_commit();
         if !session.create_table().await? {
-            return Ok(None);
+            return Ok(End::Overtaken);
         }
         let (committed, mut ledger) = session.commit().await?;
         if let Err(error) = compact::compact_if_due(&mut ledger, options.memory).await {
@@ -303,21 +339,24 @@ impl Run<'_> {
         report.created = created;
         report.new_columns = new_columns;
         report.sources = self.sources(&planned);
-        Ok(Some(report))
+        Ok(End::done(report))
     }
 
-    /// Judges and writes the rows of all sources, one source after the other.
+    /// Judges and writes the rows of all sources, one source after the other. `None` if there are some of which `known`, which the
+    /// contract was made of, knows too little.
     async fn judge(
         &self,
         session: Session,
         planned: &Arc<Vec<Planned>>,
         numbers: &[u32],
+        known: Option<Arc<Inference>>,
         workers: Workers,
-    ) -> Result<Session> {
+    ) -> Result<Option<Session>> {
         let options = self.options;
         let recipe = Recipe {
             spec: Arc::new(session.identity().token.clone()),
             contract: Contract::new(Arc::clone(session.schema())),
+            known,
             max_line: options.max_line,
             piece_rows: feed::piece_rows(options.memory, &workers),
             block_lines: feed::block_lines(session.schema()),
@@ -336,13 +375,16 @@ impl Run<'_> {
             let chunk = chunk.await?;
             ended += usize::from(matches!(chunk, Prepared::End));
             judge.take(number, source, chunk).await?;
+            if judge.surprised {
+                return Ok(None);
+            }
         }
         judge.judge_waiting().await?;
         // The feed falling silent is not the same as the input being at its end.
         if ended != judge.planned.iter().filter(|planned| matches!(planned, Planned::Read { .. })).count() {
             return Err(Error::Internal("the reading of a source ended before the source did".into()));
         }
-        Ok(judge.session)
+        Ok(Some(judge.session))
     }
 
     /// Opens a session on the table, creating the table if need be.

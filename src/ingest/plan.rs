@@ -29,6 +29,18 @@ use crate::workers::Workers;
 /// Standard input is looked at this far to find a schema, in bytes: it cannot be read twice.
 const STDIN_SAMPLE: u64 = 16 << 20;
 
+/// Blocks of a text that are its beginning.
+const BEGINNING: usize = 2;
+
+/// How much of text is looked at before its rows are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    /// Its beginning, where that promises to do.
+    Beginnings,
+    /// All of it.
+    Whole,
+}
+
 /// How standard input is called.
 pub(super) const STDIN: &str = "-";
 
@@ -153,12 +165,16 @@ pub(super) fn sort_out(
 /// The schema that all rows to be read fit: the table's (or the one given), widened by what the Parquet sources
 /// have, and extended by what is found in text where there was no schema to begin with. Parquet sources that cannot
 /// be opened are left out here, all at once, if the run is to do without them.
+///
+/// Of text it may be enough to look at the beginnings. Then comes what they made known, too, to which the rows are to be held when they
+/// are read.
 pub(super) async fn contract(
     planned: &mut [Planned],
     given: Option<&Schema>,
+    look: Look,
     options: &IngestOptions,
     workers: &Workers,
-) -> Result<SchemaRef> {
+) -> Result<(SchemaRef, Option<Arc<Inference>>)> {
     let mut contract = given.cloned();
     let parquet = planned.iter().enumerate().filter_map(|(at, planned)| match planned {
         Planned::Read { file, .. } if file.format == Format::Parquet => Some((at, file.clone())),
@@ -189,12 +205,30 @@ pub(super) async fn contract(
         }
     }
     if given.is_some() || !to_read(planned).any(|file| file.format == Format::Ndjson) {
-        return contract.map(Arc::new).ok_or_else(|| nothing_readable(planned));
+        let contract = contract.map(Arc::new).ok_or_else(|| nothing_readable(planned))?;
+        return Ok((contract, None));
     }
-    let found = infer(planned, options, workers).await?;
-    let whole = match &contract {
-        Some(contract) => found.widen_loosely(contract)?,
-        None => found.finish()?,
+    let schema_of = |found: Inference| match &contract {
+        Some(contract) => found.widen_loosely(contract),
+        None => found.finish(),
+    };
+    let begun = match look {
+        Look::Beginnings => beginnings(planned, options, workers).await?,
+        Look::Whole => None,
+    };
+    let begun = match begun {
+        Some(known) => {
+            let schema = schema_of(known.clone())?;
+            // What a run is told about may come late.
+            let told = options.key.iter().chain(&options.partition_by).flatten();
+            let all_there = told.into_iter().all(|name| resolve(schema.fields(), name).is_some());
+            all_there.then(|| (schema, Some(Arc::new(known))))
+        }
+        None => None,
+    };
+    let (whole, known) = match begun {
+        Some(begun) => begun,
+        None => (schema_of(infer(planned, options, workers).await?)?, None),
     };
     if whole.fields().is_empty() {
         return Err(no_schema(planned, options).await?);
@@ -205,7 +239,7 @@ pub(super) async fn contract(
             _ => fields,
         }
     });
-    Ok(Arc::new(Schema::new_with_metadata(fields, whole.metadata().clone())))
+    Ok((Arc::new(Schema::new_with_metadata(fields, whole.metadata().clone())), known))
 }
 
 /// The contract, widened by what all text to be read has beyond it: for those who cannot widen it once rows are read.
@@ -327,6 +361,44 @@ pub(super) async fn infer(
     options: &IngestOptions,
     workers: &Workers,
 ) -> Result<Inference> {
+    let mut whole = Inference::new();
+    for (inference, _) in infer_each(planned, usize::MAX, options, workers).await? {
+        whole.merge(inference);
+    }
+    Ok(whole)
+}
+
+/// What the beginnings of all text to be read look like, if they look alike and there is more: then most likely all of it looks
+/// like that. Columns come in the order in which they appear, and so the first of them has to have them all.
+async fn beginnings(
+    planned: &[Planned],
+    options: &IngestOptions,
+    workers: &Workers,
+) -> Result<Option<Inference>> {
+    let cannot = |planned: &Planned| matches!(planned, Planned::Read { head: Some(_), .. });
+    if options.sample_rows.is_some() || planned.iter().any(cannot) {
+        return Ok(None);
+    }
+    let each = infer_each(planned, BEGINNING, options, workers).await?;
+    if each.iter().all(|(_, is_whole)| *is_whole) {
+        return Ok(None);
+    }
+    let first = each.first().map(|(first, _)| first.clone()).unwrap_or_default();
+    let mut all = Inference::new();
+    for (one, _) in each {
+        all.merge(one);
+    }
+    let alike = !first.is_empty() && first.finish().ok() == all.clone().finish().ok();
+    Ok(alike.then_some(all))
+}
+
+/// What each text to be read looks like, up to so many blocks, and whether that is all of it.
+async fn infer_each(
+    planned: &[Planned],
+    blocks: usize,
+    options: &IngestOptions,
+    workers: &Workers,
+) -> Result<Vec<(Inference, bool)>> {
     let (max_line, sample) = (options.max_line, options.sample_rows.unwrap_or(u64::MAX));
     let text = planned.iter().filter_map(|planned| match planned {
         Planned::Read { file, head, .. } if file.format == Format::Ndjson => {
@@ -338,24 +410,29 @@ pub(super) async fn infer(
     // With fewer sources than workers, blocks of one are looked at side by side.
     let at_once = workers.count().div_ceil(text.len().max(1));
     let files = text.len().min(workers.count()).max(1);
-    let one = |(file, head)| infer_one(file, head, max_line, sample, workers.clone(), at_once);
-    let mut results = stream::iter(text).map(one).buffered(files);
-    let mut whole = Inference::new();
-    while let Some(inference) = results.try_next().await? {
-        whole.merge(inference);
-    }
-    Ok(whole)
+    let one = |(file, head)| {
+        let most = Most { sample, blocks, line: max_line };
+        infer_one(file, head, most, workers.clone(), at_once)
+    };
+    stream::iter(text).map(one).buffered(files).try_collect().await
 }
 
-/// What the first `sample` rows of a text look like. So many blocks of it are looked at at a time.
+/// How much of a text is looked at: rows, and blocks, and bytes of a line.
+struct Most {
+    sample: u64,
+    blocks: usize,
+    line: usize,
+}
+
+/// What the beginning of a text looks like, and whether there is no more. So many blocks of it are looked at at a time.
 async fn infer_one(
     file: SourceFile,
     head: Option<Head>,
-    max_line: usize,
-    sample: u64,
+    most: Most,
     workers: Workers,
     at_once: usize,
-) -> Result<Inference> {
+) -> Result<(Inference, bool)> {
+    let Most { sample, blocks, line: max_line } = most;
     let (source, url) = (file.clone(), file.url.clone());
     let mut lines = compute(move || {
         let reader: Box<dyn Read + Send> = match head {
@@ -367,8 +444,9 @@ async fn infer_one(
     .await?;
     let mut whole = Inference::new();
     let mut under_way = VecDeque::with_capacity(at_once);
-    let mut left = sample;
-    while left > 0 {
+    let (mut left, mut taken, mut is_whole) = (sample, 0, false);
+    while left > 0 && taken < blocks {
+        taken += 1;
         let url = url.clone();
         let (block, rest) = compute(move || {
             let block = lines.next_block().map_err(|e| read_error(&url, &e))?;
@@ -380,7 +458,10 @@ async fn infer_one(
         })
         .await?;
         lines = rest;
-        let Some(block) = block else { break };
+        let Some(block) = block else {
+            is_whole = true;
+            break;
+        };
         if sample < u64::MAX {
             left = left.saturating_sub(block.lines().count() as u64);
         }
@@ -401,7 +482,7 @@ async fn infer_one(
     for rest in under_way {
         whole.merge(rest.await?);
     }
-    Ok(whole)
+    Ok((whole, is_whole))
 }
 
 /// Standard input cannot be read twice: its beginning is kept, to be looked at and then to be read. `kept` is what an

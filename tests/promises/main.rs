@@ -18,6 +18,7 @@ mod a_compacted_index_knows_what_it_knew;
 mod a_deep_line_does_not_close_the_table;
 mod a_lost_race_costs_only_the_overlap;
 mod a_prepared_commit_counts_once;
+mod a_schema_is_of_all_rows;
 mod any_interleaving_of_sessions_is_exact;
 mod doctor_explains_what_ails_a_table;
 mod ledger_log;

@@ -6,17 +6,20 @@ use super::lines::{Block, Line};
 use super::plan::Level;
 use super::quick;
 use super::walk::{Flaw, Names, Walked, walk};
-use super::{BadLine, Error};
+use super::{BadLine, Error, Inference};
 use crate::error::Result;
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
 use jiter::{Jiter, Peek};
+use std::sync::Arc;
 
 /// Decodes blocks by a fixed schema. Every block by itself: a decoder can serve many threads.
 #[derive(Debug)]
 pub struct Decoder {
     schema: SchemaRef,
     level: Level,
+    /// The inference that the schema is of, if it was not of all rows.
+    known: Option<Arc<Inference>>,
 }
 
 /// What a block held.
@@ -33,13 +36,21 @@ pub struct Decoded {
     /// Rows of the batch have members that the schema lacks and that are not null: to keep them, infer (see
     /// [`Inference::widen`](super::Inference::widen)) and decode the block again.
     pub unknown_fields: bool,
+    /// A good line tells what the inference that the schema is of does not know (see [`Decoder::of`]).
+    pub news: bool,
 }
 
 impl Decoder {
     /// A decoder for rows of `schema`; an error if two of its columns (or members of a struct) have one name.
     pub fn new(schema: SchemaRef) -> Result<Self> {
         let level = Level::new(schema.fields())?;
-        Ok(Self { schema, level })
+        Ok(Self { schema, level, known: None })
+    }
+
+    /// The same, for a schema that `known` came to without having seen all rows, and which finds out whether it would have come to
+    /// another had it seen them: [`Decoded::news`].
+    pub fn of(self, known: Option<Arc<Inference>>) -> Self {
+        Self { known, ..self }
     }
 
     /// The schema of the batches.
@@ -61,9 +72,17 @@ impl Decoder {
         }
         let mut rows = Rows::new(&self.level, trust);
         let (mut lines, mut offsets, mut bad) = (Vec::new(), Vec::new(), Vec::new());
+        let mut learned = None;
         for line in block.lines() {
-            match rows.read(line) {
-                Ok(()) => {
+            let read = rows.read(line);
+            // A row that is read quickly fits what is known of its columns.
+            if let (Some(known), Err(_) | Ok(Way::Strictly)) = (&self.known, &read)
+                && !known.holds(line.bytes)
+            {
+                learned.get_or_insert_with(|| known.as_ref().clone()).observe_line(line.bytes);
+            }
+            match read {
+                Ok(_) => {
                     lines.push(line.number);
                     offsets.push(line.offset);
                 }
@@ -77,7 +96,8 @@ impl Decoder {
         }
         bad.extend(block.overlong.iter().cloned());
         let unknown_fields = rows.unknown;
-        Ok(Decoded { batch: rows.finish(&self.schema)?, lines, offsets, bad, unknown_fields })
+        let news = learned.as_ref() != self.known.as_deref() && learned.is_some();
+        Ok(Decoded { batch: rows.finish(&self.schema)?, lines, offsets, bad, unknown_fields, news })
     }
 }
 
@@ -93,6 +113,13 @@ struct Rows<'p> {
     touched: Vec<usize>,
     /// Grows with rows that were read quickly, shrinks faster with such as were not; below zero it is not tried any more.
     quick: i32,
+}
+
+/// How a row was read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Quickly,
+    Strictly,
 }
 
 /// How far [`Rows::quick`] may grow, and what a row takes off it that had to be read twice.
@@ -115,14 +142,14 @@ impl<'p> Rows<'p> {
     }
 
     /// Adds the row of a line; on an error nothing is added.
-    fn read(&mut self, line: Line<'_>) -> Walked<()> {
+    fn read(&mut self, line: Line<'_>) -> Walked<Way> {
         self.touched.clear();
         if self.quick >= 0 {
             if quick::read(&mut self.columns, self.level, self.count, line.bytes, &mut self.touched).is_some()
             {
                 self.count += 1;
                 self.quick = (self.quick + 1).min(TRUST);
-                return Ok(());
+                return Ok(Way::Quickly);
             }
             self.quick -= TWICE;
             self.cut_back();
@@ -141,7 +168,7 @@ impl<'p> Rows<'p> {
             }
             Err(_) => self.cut_back(),
         }
-        outcome
+        outcome.map(|()| Way::Strictly)
     }
 
     /// Takes back what was written of a row that is none.

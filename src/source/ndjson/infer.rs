@@ -33,6 +33,11 @@ impl Inference {
         Self::default()
     }
 
+    /// Whether no column was seen.
+    pub fn is_empty(&self) -> bool {
+        self.members.names.is_empty()
+    }
+
     /// Takes in the good rows of a block.
     pub fn observe(&mut self, block: &Block) {
         self.observe_but(block, &[]);
@@ -44,10 +49,15 @@ impl Inference {
         self.observe_but(block, &bad);
     }
 
-    /// Whether a line, if it is a good one, tells nothing new.
-    #[cfg(test)]
+    /// Whether a line, if it is a good one, tells nothing new. When in doubt it does.
     pub(super) fn holds(&self, line: &[u8]) -> bool {
         tells_nothing_new(&self.members, line)
+    }
+
+    /// Takes in a line, if it is a good one.
+    pub(super) fn observe_line(&mut self, line: &[u8]) {
+        self.observe_one(line, &mut Row::default());
+        self.check_size();
     }
 
     /// Adds what another inference knows of rows that come after the own.
@@ -85,20 +95,22 @@ impl Inference {
         let mut row = Row::default();
         for line in block.lines() {
             while bad.next_if(|number| *number < line.number).is_some() {}
-            if bad.peek() != Some(&line.number)
-                && !self.overflow
-                && !tells_nothing_new(&self.members, line.bytes)
-                && row.read(line.bytes).is_ok()
-            {
-                let mut steps = row.steps.iter();
-                // The first step opens the row.
-                if steps.next().is_some() {
-                    object(&mut self.members, &mut steps, &row.names, MAX_COLUMNS);
-                }
-                self.overflow |= self.members.names.len() > MAX_COLUMNS;
+            if bad.peek() != Some(&line.number) {
+                self.observe_one(line.bytes, &mut row);
             }
         }
         self.check_size();
+    }
+
+    fn observe_one(&mut self, line: &[u8], row: &mut Row) {
+        if !self.overflow && !self.holds(line) && row.read(line).is_ok() {
+            let mut steps = row.steps.iter();
+            // The first step opens the row.
+            if steps.next().is_some() {
+                object(&mut self.members, &mut steps, &row.names, MAX_COLUMNS);
+            }
+            self.overflow |= self.members.names.len() > MAX_COLUMNS;
+        }
     }
 
     fn check_size(&mut self) {

@@ -158,6 +158,38 @@ proptest! {
     }
 
     #[test]
+    fn rows_without_news_leave_the_schema_as_it_was_made_of_the_first(
+        first in rows(), second in rows(), trust in prop_oneof![Just(-1), Just(64), Just(i32::MAX / 2)],
+        flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+    ) {
+        let mut lines = text(&second);
+        for (at, byte) in flips {
+            if !lines.is_empty() {
+                let at = at.index(lines.len());
+                lines[at] = byte;
+            }
+        }
+        let (before, after) = (block(&text(&first)), block(&lines));
+        let mut known = Inference::new();
+        known.observe(&before);
+        let mut all = known.clone();
+        all.observe(&after);
+        let schema = known.clone().finish().unwrap();
+        let decoder = Decoder::new(Arc::new(schema.clone())).unwrap().of(Some(Arc::new(known.clone())));
+        let decoded = decoder.decode_trusting(&after, trust).unwrap();
+        if all == known {
+            prop_assert!(!decoded.news);
+        }
+        if !decoded.news {
+            prop_assert_eq!(all.finish().unwrap(), schema.clone());
+        }
+        // And nothing else depends on it.
+        let plain = Decoder::new(Arc::new(schema)).unwrap().decode_trusting(&after, trust).unwrap();
+        prop_assert!(!plain.news);
+        prop_assert_eq!((plain.batch, plain.bad, plain.lines), (decoded.batch, decoded.bad, decoded.lines));
+    }
+
+    #[test]
     fn a_contract_widened_by_what_it_lacks_keeps_every_accepted_row_whole(first in rows(), second in rows()) {
         let contract = infer(&[block(&text(&first))]);
         let block = block(&text(&second));
