@@ -591,6 +591,10 @@ mod tests {
         ahead.look(&file, 9).unwrap();
         assert!(ahead.running.is_none());
         settle(&mut ahead, &file, 10).unwrap();
+        ahead.end().unwrap();
+        // The next not before as much was written again.
+        ahead.look(&file, 19).unwrap();
+        assert!(ahead.running.is_none());
         settle(&mut ahead, &file, 25).unwrap();
         ahead.end().unwrap();
         // A pipe cannot be synced.

@@ -131,6 +131,26 @@ mod tests {
         assert_eq!(upload.finish().await.unwrap(), (6 * size + LOCAL_BLOCK + 3) as u64);
     }
 
+    #[tokio::test]
+    async fn on_the_spot_the_same_blocks_are_written_and_what_lies_far_away_is_given_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path().to_str().unwrap(), &[]).unwrap();
+        let mut upload = store.create("x").await.unwrap();
+        let piece = Bytes::from(vec![7; LOCAL_BLOCK / 2]);
+        let mut held = Vec::new();
+        for _ in 0..4 {
+            assert_eq!(upload.write_here(piece.clone()).unwrap(), None);
+            held.push((upload.gathered.len(), upload.gathered_bytes));
+        }
+        assert_eq!(held, [(1, LOCAL_BLOCK / 2), (0, 0), (1, LOCAL_BLOCK / 2), (0, 0)]);
+        assert_eq!(upload.write_here("end".into()).unwrap(), None);
+        assert_eq!(upload.finish().await.unwrap(), 2 * LOCAL_BLOCK as u64 + 3);
+        assert!(store.get("x").await.unwrap().unwrap().ends_with(b"\x07end"));
+        let mut upload = Store::open("memory:", &[]).unwrap().create("x").await.unwrap();
+        assert_eq!(upload.write_here(piece.clone()).unwrap(), Some(piece));
+        assert_eq!(upload.finish().await.unwrap(), 0);
+    }
+
     #[test]
     fn an_upload_holds_three_parts_on_their_way_and_one_that_grows() {
         assert_eq!(Upload::MEMORY, 32 << 20);
