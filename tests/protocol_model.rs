@@ -1,7 +1,7 @@
 //! Every interleaving of a small world that commits through the shipped `State`: no sequence of lost answers, late
 //! landings, crashes, compactions and vacuums breaks a promise, and every bug that is planted is found.
 //!
-//! `DEDUPE_MODEL=long cargo test --release --test protocol_model -- --nocapture` explores larger worlds, all nine or
+//! `DEDUPE_MODEL=long cargo test --release --test protocol_model -- --nocapture` explores larger worlds, all eleven or
 //! that one of them which `DEDUPE_MODEL_WORLD` says.
 
 mod model;
@@ -162,7 +162,11 @@ fn larger_worlds() -> Vec<(String, World)> {
     let mut three = overlapping();
     three.writers.push(Writer { tokens: 0b1000, identity: Identity::Source, inline: false });
     three.budget = Budget { compactions: 0, vacuums: 1, crashes: 1, faults: 1 };
-    worlds.push(("three writers".to_owned(), three));
+    worlds.push(("three writers".to_owned(), three.clone()));
+    let faults = World { budget: Budget { faults: 2, ..three.budget }, ..three.clone() };
+    worlds.push(("three writers, two faults".to_owned(), faults));
+    let compacted = World { budget: Budget { compactions: 1, ..three.budget }, ..three };
+    worlds.push(("three writers and a compactor".to_owned(), compacted));
     worlds
 }
 
