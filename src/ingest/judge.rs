@@ -6,7 +6,8 @@ use std::sync::Arc;
 use arrow::array::BooleanBufferBuilder;
 
 use super::feed::{self, Prepared, Recipe};
-use super::plan::{self, Planned};
+use super::look;
+use super::plan::Planned;
 use super::presence::Presence;
 use super::{Run, reject};
 use crate::error::Result;
@@ -228,7 +229,7 @@ impl<'a> Judge<'a> {
         let contract = self.recipe.contract.get();
         let mut wider = contract.as_ref().clone();
         if !std::mem::replace(&mut self.inferred, true) {
-            let found = plan::infer(&self.planned, self.run.options, &self.recipe.workers).await?;
+            let found = look::infer(&self.planned, self.run.options, &self.recipe.workers).await?;
             wider = found.widen_loosely(&wider)?;
         }
         let mut found = Inference::new();

@@ -1,8 +1,10 @@
 //! The story of one run: find the sources, agree on a schema, judge every row in order, write the survivors, commit.
 
+mod begin;
 mod elsewhere;
 mod feed;
 mod judge;
+mod look;
 mod plan;
 mod presence;
 mod reject;
@@ -24,28 +26,26 @@ pub(crate) use reject::bad_line;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow_schema::SchemaRef;
 use tracing::{info, warn};
 
 use crate::clock::Stopwatch;
 use crate::error::{Error, Result};
+use crate::ledger::Ledger;
 use crate::ledger::entry::{Batch, SkippedSource};
-use crate::ledger::{Ledger, TableIdentity};
-use crate::options::{IngestOptions, MIB, MIN_MEMORY, OnBadFile, Risk};
-use crate::policy::Policy;
+use crate::options::{IngestOptions, MIB, MIN_MEMORY, OnBadFile};
 use crate::report::{IngestReport, Progress, Skipped};
-use crate::session::{Committed, Session, SessionOptions, committed_before};
-use crate::sink::SinkOptions;
+use crate::session::{Committed, Session, committed_before};
 use crate::source::discover::{self, DiscoverOptions, SourceFile};
 use crate::source::ndjson::Inference;
 use crate::store::Store;
 use crate::table;
-use crate::token::{TokenKey, TokenSpec};
 use crate::upkeep::compact;
 use crate::workers::Workers;
+use begin::warn_of_single_writer;
 use feed::{Contract, Prepared, Recipe};
 use judge::Judge;
-use plan::{Look, Planned};
+use look::Look;
+use plan::Planned;
 use reshape::Flow;
 pub use reshape::{Reshape, Reshaped};
 pub use rows::{RowStream, SourceRows};
@@ -387,118 +387,6 @@ impl Run<'_> {
         Ok(Some(judge.session))
     }
 
-    /// Opens a session on the table, creating the table if need be.
-    async fn begin(
-        &self,
-        ledger: Option<Ledger>,
-        contract: SchemaRef,
-        batch: Option<Batch>,
-        workers: &Workers,
-    ) -> Result<Session> {
-        let options = self.options;
-        let sink = SinkOptions {
-            target_file_size: options.target_file_size,
-            row_group_rows: options.row_group_rows,
-            compression: options.compression.as_deref().map(str::parse).transpose()?.unwrap_or_default(),
-            ..SinkOptions::default()
-        };
-        let settings = SessionOptions {
-            null_key: options.null_key,
-            sink,
-            memory: options.memory,
-            dry_run: options.dry_run,
-            batch,
-            handed_on: false,
-        };
-        let Some(ledger) = ledger else {
-            let mut identity = self.new_identity(&contract)?;
-            let policy = Policy {
-                null_key: options.null_key.unwrap_or_default(),
-                partition_by: options.partition_by.clone().unwrap_or_default(),
-            };
-            match options.accepted_risk {
-                _ if options.dry_run => {}
-                None => self.store.probe().await?,
-                Some(Risk::SingleWriter) => {
-                    identity.single_writer = self.store.probe_for_one_writer().await?;
-                    warn_of_single_writer(&identity);
-                }
-            }
-            return Session::begin_new(self.store.clone(), identity, policy, contract, settings, workers);
-        };
-        Session::begin(ledger, contract, settings, workers).await
-    }
-
-    fn new_identity(&self, contract: &SchemaRef) -> Result<TableIdentity> {
-        let Some(key) = &self.options.key else {
-            return Err(Error::Usage(format!(
-                "{} is not a table yet: name the columns that identify an event with --key, to create it",
-                self.store.url()
-            )));
-        };
-        let hash = self.options.token_hash.unwrap_or_default();
-        let spec = TokenSpec::new(key, contract, hash, TokenKey::random()?);
-        TableIdentity::new(spec.map_err(|error| match (error, self.files) {
-            (error, _) if self.reshape.is_some() => error,
-            (Error::Usage(reason), [only]) => Error::input(&only.url, reason),
-            (Error::Usage(reason), [first, ..]) => {
-                Error::Usage(format!("{reason} (in {} and {} more)", first.url, self.files.len() - 1))
-            }
-            (error, _) => error,
-        })?)
-    }
-
-    fn check_key(&self, identity: Option<&TableIdentity>) -> Result<()> {
-        let (Some(identity), Some(asked)) = (identity, &self.options.key) else { return Ok(()) };
-        let key: Vec<&str> = identity.token.columns.iter().map(|column| column.name.as_str()).collect();
-        if key == asked.iter().map(String::as_str).collect::<Vec<_>>() {
-            return Ok(());
-        }
-        Err(Error::Refused(format!(
-            "the key of this table is {}, not {}: a table's key never changes. Leave out --key, or ingest into another table",
-            key.join(","),
-            asked.join(",")
-        )))
-    }
-
-    /// Refuses to pretend that a flag had an effect that only a first run can have.
-    fn check_first_run_only(&self, identity: Option<&TableIdentity>) -> Result<()> {
-        let Some(identity) = identity else { return Ok(()) };
-        if let Some(hash) = self.options.token_hash
-            && hash != identity.token.hash
-        {
-            return Err(Error::Refused(format!(
-                "the token function of this table is {}, not {hash}: it never changes. Leave out --token-hash",
-                identity.token.hash
-            )));
-        }
-        if self.options.schema.is_some() {
-            return Err(Error::Refused(
-                "this table has a schema already; --schema is for the run that creates a table. Leave it out: new \
-                 columns widen the schema by themselves"
-                    .into(),
-            ));
-        }
-        Ok(())
-    }
-
-    fn check_partitions(&self, ledger: Option<&Ledger>) -> Result<()> {
-        let (Some(ledger), Some(asked)) = (ledger, &self.options.partition_by) else { return Ok(()) };
-        let set = &ledger.state().policy.partition_by;
-        if set == asked {
-            return Ok(());
-        }
-        let set = if set.is_empty() {
-            "not partitioned".to_owned()
-        } else {
-            format!("partitioned by {}", set.join(","))
-        };
-        Err(Error::Refused(format!(
-            "this table is {set}, not by {}: that is fixed when a table is created. Leave out --partition-by",
-            asked.join(",")
-        )))
-    }
-
     /// The outcome of the run that committed this batch before, if one did.
     async fn committed_before(&self, ledger: &mut Ledger, batch: &Batch) -> Result<Option<IngestReport>> {
         let Some((version, ingest)) = committed_before(ledger, batch).await? else { return Ok(None) };
@@ -569,15 +457,6 @@ fn new_columns(before: Option<&arrow_schema::Schema>, now: &arrow_schema::Schema
     let Some(before) = before else { return Vec::new() };
     let new = now.fields().iter().filter(|field| before.column_with_name(field.name()).is_none());
     new.map(|field| field.name().clone()).collect()
-}
-
-fn warn_of_single_writer(identity: &TableIdentity) {
-    if identity.single_writer {
-        warn!(
-            "the store of this table does not keep conditional writes: two writers at once would overwrite each other's \
-             commits. Let only one run"
-        );
-    }
 }
 
 fn reads_stdin(files: &[SourceFile]) -> bool {

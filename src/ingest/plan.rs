@@ -1,17 +1,18 @@
 //! What a run is going to do, found out before anything is written: which sources are new, and which schema their
 //! rows and the table's have in common.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io::{Cursor, Read};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow_schema::{DataType, FieldRef, Fields, Schema, SchemaRef};
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::stream::{self, StreamExt};
 use tracing::warn;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::feed::read_error;
+use super::look::{Look, beginnings, infer};
 use super::reshape::Reshape;
 use crate::error::{Error, Result};
 use crate::ledger::State;
@@ -28,18 +29,6 @@ use crate::workers::Workers;
 
 /// Standard input is looked at this far to find a schema, in bytes: it cannot be read twice.
 const STDIN_SAMPLE: u64 = 16 << 20;
-
-/// Blocks of a text that are its beginning.
-const BEGINNING: usize = 2;
-
-/// How much of text is looked at before its rows are read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Look {
-    /// Its beginning, where that promises to do.
-    Beginnings,
-    /// All of it.
-    Whole,
-}
 
 /// How standard input is called.
 pub(super) const STDIN: &str = "-";
@@ -353,136 +342,6 @@ fn whole_as_json(fields: &Fields, path: &[String]) -> Fields {
         _ => Arc::clone(field),
     };
     fields.iter().map(replace).collect()
-}
-
-/// What the rows of all text to be read look like: of all rows, or of as many of each source as the options say.
-pub(super) async fn infer(
-    planned: &[Planned],
-    options: &IngestOptions,
-    workers: &Workers,
-) -> Result<Inference> {
-    let mut whole = Inference::new();
-    for (inference, _) in infer_each(planned, usize::MAX, options, workers).await? {
-        whole.merge(inference);
-    }
-    Ok(whole)
-}
-
-/// What the beginnings of all text to be read look like, if they look alike and there is more: then most likely all of it looks
-/// like that. Columns come in the order in which they appear, and so the first of them has to have them all.
-async fn beginnings(
-    planned: &[Planned],
-    options: &IngestOptions,
-    workers: &Workers,
-) -> Result<Option<Inference>> {
-    let cannot = |planned: &Planned| matches!(planned, Planned::Read { head: Some(_), .. });
-    if options.sample_rows.is_some() || planned.iter().any(cannot) {
-        return Ok(None);
-    }
-    let each = infer_each(planned, BEGINNING, options, workers).await?;
-    if each.iter().all(|(_, is_whole)| *is_whole) {
-        return Ok(None);
-    }
-    let first = each.first().map(|(first, _)| first.clone()).unwrap_or_default();
-    let mut all = Inference::new();
-    for (one, _) in each {
-        all.merge(one);
-    }
-    let alike = !first.is_empty() && first.finish().ok() == all.clone().finish().ok();
-    Ok(alike.then_some(all))
-}
-
-/// What each text to be read looks like, up to so many blocks, and whether that is all of it.
-async fn infer_each(
-    planned: &[Planned],
-    blocks: usize,
-    options: &IngestOptions,
-    workers: &Workers,
-) -> Result<Vec<(Inference, bool)>> {
-    let (max_line, sample) = (options.max_line, options.sample_rows.unwrap_or(u64::MAX));
-    let text = planned.iter().filter_map(|planned| match planned {
-        Planned::Read { file, head, .. } if file.format == Format::Ndjson => {
-            Some((file.clone(), head.clone()))
-        }
-        _ => None,
-    });
-    let text: Vec<_> = text.collect();
-    // With fewer sources than workers, blocks of one are looked at side by side.
-    let at_once = workers.count().div_ceil(text.len().max(1));
-    let files = text.len().min(workers.count()).max(1);
-    let one = |(file, head)| {
-        let most = Most { sample, blocks, line: max_line };
-        infer_one(file, head, most, workers.clone(), at_once)
-    };
-    stream::iter(text).map(one).buffered(files).try_collect().await
-}
-
-/// How much of a text is looked at: rows, and blocks, and bytes of a line.
-struct Most {
-    sample: u64,
-    blocks: usize,
-    line: usize,
-}
-
-/// What the beginning of a text looks like, and whether there is no more. So many blocks of it are looked at at a time.
-async fn infer_one(
-    file: SourceFile,
-    head: Option<Head>,
-    most: Most,
-    workers: Workers,
-    at_once: usize,
-) -> Result<(Inference, bool)> {
-    let Most { sample, blocks, line: max_line } = most;
-    let (source, url) = (file.clone(), file.url.clone());
-    let mut lines = compute(move || {
-        let reader: Box<dyn Read + Send> = match head {
-            Some(head) => head.sample(),
-            None => source.open()?.reader()?,
-        };
-        Ok(Lines::new(reader, BLOCK_BYTES, max_line))
-    })
-    .await?;
-    let mut whole = Inference::new();
-    let mut under_way = VecDeque::with_capacity(at_once);
-    let (mut left, mut taken, mut is_whole) = (sample, 0, false);
-    while left > 0 && taken < blocks {
-        taken += 1;
-        let url = url.clone();
-        let (block, rest) = compute(move || {
-            let block = lines.next_block().map_err(|e| read_error(&url, &e))?;
-            let block = match (block, usize::try_from(left)) {
-                (Some(block), Ok(left)) if sample < u64::MAX => block.split(left).into_iter().next(),
-                (block, _) => block,
-            };
-            Ok((block, lines))
-        })
-        .await?;
-        lines = rest;
-        let Some(block) = block else {
-            is_whole = true;
-            break;
-        };
-        if sample < u64::MAX {
-            left = left.saturating_sub(block.lines().count() as u64);
-        }
-        // A long line takes many times its length while it is looked at: no other is then.
-        let others = if block.bytes.len() > 2 * BLOCK_BYTES { 0 } else { at_once - 1 };
-        while under_way.len() > others
-            && let Some(first) = under_way.pop_front()
-        {
-            whole.merge(first.await?);
-        }
-        // Alone, a block is looked at with all that is known of those before it.
-        let mut known = if others == 0 { std::mem::take(&mut whole) } else { Inference::new() };
-        under_way.push_back(workers.start(move || {
-            known.observe(&block);
-            Ok(known)
-        }));
-    }
-    for rest in under_way {
-        whole.merge(rest.await?);
-    }
-    Ok((whole, is_whole))
 }
 
 /// Standard input cannot be read twice: its beginning is kept, to be looked at and then to be read. `kept` is what an
