@@ -1,9 +1,9 @@
 //! One run of a plan: all its partitions judge their rows in one session.
 //!
-//! The partitions make tokens, look them up in what the table knows, filter and encode side by side; the session itself, which
-//! remembers what is new, is held by one of them at a time, which waits for nothing but the table's store and the workers while
-//! it holds it, so that no partition can keep another from going on. Rows of one partition are judged in their order; which of two partitions is first with a key is decided by
-//! who comes first.
+//! The partitions make tokens, look them up in what the table knows, filter and encode side by side; the session itself,
+//! which remembers what is new, is held by one of them at a time, which waits for nothing but the table's store and the
+//! workers while it holds it, so that no partition can keep another from going on. Rows of one partition are judged in
+//! their order; which of two partitions is first with a key is decided by who comes first.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
