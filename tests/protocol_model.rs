@@ -1,7 +1,7 @@
 //! Every interleaving of a small world that commits through the shipped `State`: no sequence of lost answers, late
 //! landings, crashes, compactions and vacuums breaks a promise, and every bug that is planted is found.
 //!
-//! `DEDUPE_MODEL=long cargo test --release --test protocol_model -- --nocapture` explores larger worlds, all eleven or
+//! `DEDUPE_MODEL=long cargo test --release --test protocol_model -- --nocapture` explores larger worlds, all twelve or
 //! that one of them which `DEDUPE_MODEL_WORLD` says.
 
 mod model;
@@ -165,8 +165,11 @@ fn larger_worlds() -> Vec<(String, World)> {
     worlds.push(("three writers".to_owned(), three.clone()));
     let faults = World { budget: Budget { faults: 2, ..three.budget }, ..three.clone() };
     worlds.push(("three writers, two faults".to_owned(), faults));
-    let compacted = World { budget: Budget { compactions: 1, ..three.budget }, ..three };
-    worlds.push(("three writers and a compactor".to_owned(), compacted));
+    let crashes = World { budget: Budget { crashes: 2, ..three.budget }, ..three.clone() };
+    worlds.push(("three writers, two crashes".to_owned(), crashes));
+    // With a crash as well it takes more memory than 20 GiB.
+    let compacted = World { budget: Budget { compactions: 1, crashes: 0, ..three.budget }, ..three };
+    worlds.push(("three writers and a compactor, no crash".to_owned(), compacted));
     worlds
 }
 
