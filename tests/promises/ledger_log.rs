@@ -14,7 +14,7 @@ use dedupe::policy::Policy;
 use dedupe::store::{Put, Store};
 use dedupe::token::{TokenHash, TokenKey, TokenSpec};
 use object_store::memory::InMemory;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 fn store(faulty: &Arc<FaultStore>) -> Store {
     Store::from_object_store(Arc::clone(faulty) as _, "table", "memory:")
@@ -217,12 +217,12 @@ async fn a_void_entry_occupies_its_version_and_nothing_else() {
     zombie.prev ^= 1;
     force(&store, 1, &zombie).await;
     let entry = commit(&ledger, 1, 7);
-    let log = Arc::new(Mutex::new(Vec::new()));
-    let listener = tracing_subscriber::fmt().with_writer(Arc::clone(&log)).finish();
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let listener = tracing_subscriber::fmt().with_writer(Arc::new(log.reopen().unwrap())).finish();
     let listening = tracing::subscriber::set_default(listener);
     assert!(matches!(ledger.propose(&entry).await.unwrap(), Proposal::Lost(None)));
     drop(listening);
-    let told = String::from_utf8(log.lock().unwrap().clone()).unwrap();
+    let told = std::fs::read_to_string(log.path()).unwrap();
     assert!(told.contains("void entry, without effect"), "{told}");
     assert_eq!((ledger.state().entries, &ledger.state().total), (2, &before.total));
     let entry = commit(&ledger, 1, 7);

@@ -550,3 +550,44 @@ fn a_commit_without_survivors_is_valid_and_remembers_its_batch() {
     assert_eq!((book.state.rows, book.state.batches, book.state.sources), (rows, 1, 1));
     assert_eq!(book.state.schema, None);
 }
+
+/// Other tests compare states: they are worth no more than that.
+#[test]
+fn states_that_differ_in_anything_are_not_equal() {
+    let changes: [fn(&mut State); 17] = [
+        |state| state.entries = 7,
+        |state| state.tip = 7,
+        |state| state.table = "another".into(),
+        |state| state.schema = Some(Schema::empty()),
+        |state| state.schema_version = 7,
+        |state| state.policy.partition_by = vec!["day".into()],
+        |state| state.policy_version = 7,
+        |state| state.floor = 7,
+        |state| state.oldest = 7,
+        |state| state.sources = 7,
+        |state| state.batches = 7,
+        |state| state.total.count = 7,
+        |state| state.keyless = 7,
+        |state| state.rows.read = 7,
+        |state| state.last_ingest = Some((7, "then".into())),
+        |state| drop(state.inline.insert(7, InlineTokens::default())),
+        |state| {
+            let item = RunRef {
+                name: "run".into(),
+                bytes: 1,
+                min: 0,
+                max: 0,
+                tokens: TokenSum::default(),
+                check: String::new(),
+            };
+            state.runs.insert("run".into(), Live { since: 7, item });
+        },
+    ];
+    let plain = State::default();
+    assert_eq!(plain, State::default());
+    for (number, change) in changes.into_iter().enumerate() {
+        let mut changed = State::default();
+        change(&mut changed);
+        assert_ne!(changed, plain, "change {number}");
+    }
+}
