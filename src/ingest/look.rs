@@ -2,8 +2,9 @@
 
 use std::collections::VecDeque;
 use std::io::Read;
+use std::pin::pin;
 
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::stream::{self, Stream, StreamExt, TryStreamExt};
 
 use super::feed::read_error;
 use super::plan::{Head, Planned};
@@ -32,44 +33,44 @@ pub(super) async fn infer(
     options: &IngestOptions,
     workers: &Workers,
 ) -> Result<Inference> {
-    let mut whole = Inference::new();
-    for (inference, _) in infer_each(planned, usize::MAX, options, workers).await? {
-        whole.merge(inference);
-    }
-    Ok(whole)
+    let each = infer_each(planned, usize::MAX, options, workers);
+    each.try_fold(Inference::new(), async |mut whole, (one, _)| {
+        whole.merge(one);
+        Ok(whole)
+    })
+    .await
 }
 
-/// What the beginnings of all text to be read look like, if they look alike and there is more: then most likely all of it looks
-/// like that. Columns come in the order in which they appear, and so the first of them has to have them all.
+/// What the beginnings of all text to be read look like, and whether there is no more; nothing if they do not look alike. If they
+/// do, most likely all of it looks like that. Columns come in the order in which they appear, and so the first of them has to have
+/// them all.
 pub(super) async fn beginnings(
     planned: &[Planned],
     options: &IngestOptions,
     workers: &Workers,
-) -> Result<Option<Inference>> {
+) -> Result<Option<(Inference, bool)>> {
     let cannot = |planned: &Planned| matches!(planned, Planned::Read { head: Some(_), .. });
     if options.sample_rows.is_some() || planned.iter().any(cannot) {
         return Ok(None);
     }
-    let each = infer_each(planned, BEGINNING, options, workers).await?;
-    if each.iter().all(|(_, is_whole)| *is_whole) {
-        return Ok(None);
-    }
-    let first = each.first().map(|(first, _)| first.clone()).unwrap_or_default();
-    let mut all = Inference::new();
-    for (one, _) in each {
+    let mut each = pin!(infer_each(planned, BEGINNING, options, workers));
+    let Some((first, mut is_whole)) = each.try_next().await? else { return Ok(None) };
+    let mut all = first.clone();
+    while let Some((one, one_is_whole)) = each.try_next().await? {
         all.merge(one);
+        is_whole &= one_is_whole;
     }
-    let alike = !first.is_empty() && first.finish().ok() == all.clone().finish().ok();
-    Ok(alike.then_some(all))
+    let alike = || !first.is_empty() && first.clone().finish().ok() == all.clone().finish().ok();
+    Ok((is_whole || alike()).then_some((all, is_whole)))
 }
 
 /// What each text to be read looks like, up to so many blocks, and whether that is all of it.
-async fn infer_each(
+fn infer_each(
     planned: &[Planned],
     blocks: usize,
     options: &IngestOptions,
     workers: &Workers,
-) -> Result<Vec<(Inference, bool)>> {
+) -> impl Stream<Item = Result<(Inference, bool)>> {
     let (max_line, sample) = (options.max_line, options.sample_rows.unwrap_or(u64::MAX));
     let text = planned.iter().filter_map(|planned| match planned {
         Planned::Read { file, head, .. } if file.format == Format::Ndjson => {
@@ -81,11 +82,11 @@ async fn infer_each(
     // With fewer sources than workers, blocks of one are looked at side by side.
     let at_once = workers.count().div_ceil(text.len().max(1));
     let files = text.len().min(workers.count()).max(1);
-    let one = |(file, head)| {
+    let one = move |(file, head)| {
         let most = Most { sample, blocks, line: max_line };
         infer_one(file, head, most, workers.clone(), at_once)
     };
-    stream::iter(text).map(one).buffered(files).try_collect().await
+    stream::iter(text).map(one).buffered(files)
 }
 
 /// How much of a text is looked at: rows, and blocks, and bytes of a line.

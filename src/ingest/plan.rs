@@ -19,6 +19,7 @@ use crate::ledger::State;
 use crate::ledger::entry::{Batch, SkippedSource, SourceUse};
 use crate::options::{IngestOptions, OnBadFile};
 use crate::schema;
+use crate::sink::Partition;
 use crate::source::discover::{Format, SourceFile};
 use crate::source::ndjson::{BLOCK_BYTES, Decoder, Inference, Lines, json_field};
 use crate::source::parquet::ParquetFile;
@@ -206,11 +207,14 @@ pub(super) async fn contract(
         Look::Whole => None,
     };
     let begun = match begun {
-        Some(known) => {
+        Some((all, true)) => Some((schema_of(all)?, None)),
+        Some((known, false)) => {
             let schema = schema_of(known.clone())?;
             // What a run is told about may come late.
-            let told = options.key.iter().chain(&options.partition_by).flatten();
-            let all_there = told.into_iter().all(|name| resolve(schema.fields(), name).is_some());
+            let partitions = Partition::parse_all(options.partition_by.as_deref().unwrap_or_default())?;
+            let key = options.key.iter().flatten().map(String::as_str);
+            let mut told = key.chain(partitions.iter().map(Partition::column));
+            let all_there = told.all(|name| resolve(schema.fields(), name).is_some());
             all_there.then(|| (schema, Some(Arc::new(known))))
         }
         None => None,

@@ -96,7 +96,7 @@ impl Decoder {
         }
         bad.extend(block.overlong.iter().cloned());
         let unknown_fields = rows.unknown;
-        let news = learned.as_ref() != self.known.as_deref() && learned.is_some();
+        let news = learned.is_some() && learned.as_ref() != self.known.as_deref();
         Ok(Decoded { batch: rows.finish(&self.schema)?, lines, offsets, bad, unknown_fields, news })
     }
 }
