@@ -129,6 +129,8 @@ def serve(files, port):
     for file in files:
         with open(file, "rb") as source:
             Bucket.objects[f"b/in/{os.path.basename(file)}"] = (source.read(), 0)
+    # All connections that are begun at a time are accepted.
+    http.server.ThreadingHTTPServer.request_queue_size = 128
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Bucket)
     server.daemon_threads = True
     port.put(server.server_port)

@@ -1,6 +1,9 @@
-//! How a run begins on a table, or makes one: what it was told has to fit what the table is, and the store has to keep its word.
+//! How a run begins on a table, or makes one: what it was told has to fit what the table is, and the store has to keep its
+//! word before anything is written there.
 
 use arrow_schema::SchemaRef;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tracing::warn;
 
 use super::Run;
@@ -14,7 +17,38 @@ use crate::sink::SinkOptions;
 use crate::token::{TokenKey, TokenSpec};
 use crate::workers::Workers;
 
+/// Whether the store of a new table keeps what tables rest on: being found out while the sources are looked at.
+#[derive(Debug, Default)]
+pub(super) struct Probe {
+    kept: Option<oneshot::Receiver<()>>,
+    task: Option<JoinHandle<Result<()>>>,
+}
+
+impl Probe {
+    /// Waits until it is known, and is an error if the store does not. Nothing is written before.
+    pub(super) async fn kept(&mut self) -> Result<()> {
+        let Some(kept) = self.kept.take() else { return Ok(()) };
+        if kept.await.is_ok() { Ok(()) } else { self.ended().await }
+    }
+
+    /// Waits until it has cleaned up as well. There is no table before.
+    pub(super) async fn ended(&mut self) -> Result<()> {
+        let Some(task) = self.task.take() else { return Ok(()) };
+        task.await.map_err(|e| Error::Internal(format!("the probe of the store broke off: {e}")))?
+    }
+}
+
 impl Run<'_> {
+    /// Begins to probe the store, if a table is to be created on it.
+    pub(super) fn probe(&self, ledger: Option<&Ledger>) -> Probe {
+        if ledger.is_some() || self.options.dry_run || self.options.accepted_risk.is_some() {
+            return Probe::default();
+        }
+        let (store, (tell, kept)) = (self.store.clone(), oneshot::channel());
+        let task = tokio::spawn(async move { store.probe_and_tell(|| _ = tell.send(())).await });
+        Probe { kept: Some(kept), task: Some(task) }
+    }
+
     /// Opens a session on the table, creating the table if need be.
     pub(super) async fn begin(
         &self,
@@ -44,13 +78,9 @@ impl Run<'_> {
                 null_key: options.null_key.unwrap_or_default(),
                 partition_by: options.partition_by.clone().unwrap_or_default(),
             };
-            match options.accepted_risk {
-                _ if options.dry_run => {}
-                None => self.store.probe().await?,
-                Some(Risk::SingleWriter) => {
-                    identity.single_writer = self.store.probe_for_one_writer().await?;
-                    warn_of_single_writer(&identity);
-                }
+            if options.accepted_risk == Some(Risk::SingleWriter) && !options.dry_run {
+                identity.single_writer = self.store.probe_for_one_writer().await?;
+                warn_of_single_writer(&identity);
             }
             return Session::begin_new(self.store.clone(), identity, policy, contract, settings, workers);
         };

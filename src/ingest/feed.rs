@@ -20,7 +20,7 @@ use crate::source::ndjson::{BLOCK_BYTES, Block, Decoded, Decoder, Inference, Lin
 use crate::source::parquet::{ParquetFile, RowGroup};
 use crate::store::compute;
 use crate::token::{BoundKey, TokenSpec, Tokens};
-use crate::workers::{Started, Workers};
+use crate::workers::{Started, Workers, alongside};
 
 /// Rows of one Parquet chunk at most, where memory allows: what a larger row group is cut into.
 const PIECE_ROWS: usize = 1 << 20;
@@ -123,8 +123,9 @@ impl Feeder<'_> {
             Format::Parquet => self.feed_parquet(&input).await?,
             Format::Ndjson => self.feed_ndjson(&input).await?,
         }
-        let end = self.recipe.workers.start(move || input.unchanged().map(|()| Prepared::End));
-        self.send(end).await
+        // No work for a worker: in a bucket it waits for an answer.
+        let unchanged = compute(move || input.unchanged().map(|()| Prepared::End));
+        self.send(alongside(unchanged).await).await
     }
 
     async fn feed_parquet(&self, input: &Input) -> Result<()> {

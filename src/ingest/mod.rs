@@ -41,7 +41,7 @@ use crate::store::Store;
 use crate::table;
 use crate::upkeep::compact;
 use crate::workers::Workers;
-use begin::warn_of_single_writer;
+use begin::{Probe, warn_of_single_writer};
 use feed::{Contract, Prepared, Recipe};
 use judge::Judge;
 use look::Look;
@@ -101,10 +101,11 @@ async fn ingest_at(
         store_options: options.store_options.clone(),
         ..DiscoverOptions::default()
     };
-    let files = leave_out_table(discover::discover(sources, &discover).await?, &store)?;
+    let (found, opened) = futures::join!(discover::discover(sources, &discover), Ledger::open(store.clone()));
+    let files = leave_out_table(found?, &store)?;
     progress.set_total(files.iter().filter_map(|file| file.size).sum());
     let mut unreadable = BTreeMap::new();
-    let (mut restarts, mut stdin) = (0, None);
+    let (mut restarts, mut stdin, mut opened) = (0, None, Some(opened));
     let mut look = Look::Beginnings;
     loop {
         progress.start_over();
@@ -118,7 +119,7 @@ async fn ingest_at(
             options,
             progress,
         };
-        match run.go(&mut stdin).await {
+        match run.go(opened.take(), &mut stdin).await {
             Err(Error::Input { source_url, reason }) if options.on_bad_file == OnBadFile::Skip => {
                 let known = files.iter().any(|file| file.url == source_url && file.url != plan::STDIN);
                 if !known || unreadable.contains_key(&source_url) || reads_stdin(&files) {
@@ -186,9 +187,30 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    async fn go(&self, stdin: &mut Option<plan::Head>) -> Result<End> {
+    /// `opened`: the ledger, if it was just opened.
+    async fn go(
+        &self,
+        opened: Option<Result<Option<Ledger>>>,
+        stdin: &mut Option<plan::Head>,
+    ) -> Result<End> {
+        let ledger = match opened {
+            Some(opened) => opened?,
+            None => Ledger::open(self.store.clone()).await?,
+        };
+        let mut probe = self.probe(ledger.as_ref());
+        let ended = self.go_on(ledger, &mut probe, stdin).await;
+        // However it ended, the probe takes away what it wrote.
+        let cleaned = probe.ended().await;
+        ended.and_then(|end| cleaned.map(|()| end))
+    }
+
+    async fn go_on(
+        &self,
+        mut ledger: Option<Ledger>,
+        probe: &mut Probe,
+        stdin: &mut Option<plan::Head>,
+    ) -> Result<End> {
         let options = self.options;
-        let mut ledger = Ledger::open(self.store.clone()).await?;
         if let Some(ledger) = &ledger {
             warn_of_single_writer(ledger.identity());
         }
@@ -255,11 +277,14 @@ impl Run<'_> {
         // Once it is read standard input cannot be read again, so no other writer may get ahead of the creation then. And
         // whoever is elsewhere finds the table where it is.
         let early = reads_stdin(self.files) || self.elsewhere.is_some();
+        if early || flow.is_some() {
+            probe.ended().await?;
+        }
         if early && !options.dry_run && !session.create_table().await? {
             return Ok(End::Overtaken);
         }
         let ways = Ways { flow, known, workers };
-        self.run(session, planned, ways, before.as_ref(), created).await
+        self.run(session, planned, ways, probe, before.as_ref(), created).await
     }
 
     /// Judges and writes everything, then commits.
@@ -267,7 +292,8 @@ impl Run<'_> {
         &self,
         mut session: Session,
         planned: Vec<Planned>,
-        ways: Ways,
+        mut ways: Ways,
+        probe: &mut Probe,
         before: Option<&arrow_schema::Schema>,
         created: bool,
     ) -> Result<End> {
@@ -285,7 +311,7 @@ impl Run<'_> {
             });
         }
         let planned = Arc::new(planned);
-        let mut session = match (ways.flow, self.elsewhere) {
+        let mut session = match (ways.flow.take(), self.elsewhere) {
             (Some(flow), _) => {
                 flow.judge(self, &mut session, &planned, &numbers).await?;
                 session
@@ -297,7 +323,7 @@ impl Run<'_> {
                 });
                 elsewhere.judge(session, sources.collect(), options, self.progress).await?
             }
-            (None, None) => match self.judge(session, &planned, &numbers, ways.known, ways.workers).await? {
+            (None, None) => match self.judge(session, &planned, &numbers, ways, probe).await? {
                 Some(session) => session,
                 None => return Ok(End::Surprised),
             },
@@ -324,6 +350,7 @@ impl Run<'_> {
             return Err(Error::Interrupted);
         }
         self.progress.begin_commit();
+        probe.ended().await?;
         if !session.create_table().await? {
             return Ok(End::Overtaken);
         }
@@ -342,29 +369,33 @@ impl Run<'_> {
         Ok(End::done(report))
     }
 
-    /// Judges and writes the rows of all sources, one source after the other. `None` if there are some of which `known`, which the
-    /// contract was made of, knows too little.
+    /// Judges and writes the rows of all sources, one source after the other: they are read while the store is still being
+    /// probed. `None` if there are rows of which less is known than it takes.
     async fn judge(
         &self,
         session: Session,
         planned: &Arc<Vec<Planned>>,
         numbers: &[u32],
-        known: Option<Arc<Inference>>,
-        workers: Workers,
+        ways: Ways,
+        probe: &mut Probe,
     ) -> Result<Option<Session>> {
-        let options = self.options;
+        let (options, workers) = (self.options, &ways.workers);
         let recipe = Recipe {
             spec: Arc::new(session.identity().token.clone()),
             contract: Contract::new(Arc::clone(session.schema())),
-            known,
+            known: ways.known,
             max_line: options.max_line,
-            piece_rows: feed::piece_rows(options.memory, &workers),
+            piece_rows: feed::piece_rows(options.memory, workers),
             block_lines: feed::block_lines(session.schema()),
             memory: options.memory,
             workers: workers.clone(),
         };
         let mut judge = Judge::new(self, session, Arc::clone(planned), recipe.clone());
         let mut chunks = feed::start(Arc::clone(planned), recipe);
+        if let Err(refused) = probe.kept().await {
+            judge.session.abandon().await;
+            return Err(refused);
+        }
         let mut ended = 0;
         // Its room is free again once it was taken.
         while let Some((number, chunk, _room)) = chunks.recv().await {

@@ -21,6 +21,7 @@ use crate::options::{IngestOptions, OnBadFile};
 use crate::schema;
 use crate::sink::Partition;
 use crate::source::discover::{Format, SourceFile};
+use crate::source::input::Input;
 use crate::source::ndjson::{BLOCK_BYTES, Decoder, Inference, Lines, json_field};
 use crate::source::parquet::ParquetFile;
 use crate::store::compute;
@@ -30,6 +31,9 @@ use crate::workers::Workers;
 
 /// Standard input is looked at this far to find a schema, in bytes: it cannot be read twice.
 const STDIN_SAMPLE: u64 = 16 << 20;
+
+/// How many footers are fetched at a time, where answers are slow. (The workers read them, as many at a time as there are.)
+const FOOTERS_AT_ONCE: usize = 16;
 
 /// How standard input is called.
 pub(super) const STDIN: &str = "-";
@@ -173,15 +177,18 @@ pub(super) async fn contract(
     let parquet: Vec<(usize, SourceFile)> = parquet.collect();
     let starter = workers.clone();
     let open = move |(at, source): (usize, SourceFile)| {
-        let file = source.clone();
-        let schema = starter.start(move || {
-            let input = source.open()?;
-            let _ahead = input.fetch_end_ahead();
-            Ok(Arc::clone(ParquetFile::open(input, &source.url)?.schema()))
+        let (file, input) = (source.clone(), source.open());
+        let ahead = Arc::new(input.as_ref().map(Input::fetch_end_ahead).unwrap_or_default());
+        let until_read = Arc::clone(&ahead);
+        let ready = async move { ahead.arrived().await };
+        let schema = starter.start_after(ready, move || {
+            let file = ParquetFile::open(input?, &source.url)?;
+            drop(until_read);
+            Ok(Arc::clone(file.schema()))
         });
         async move { (at, file, schema.await) }
     };
-    let mut opened = stream::iter(parquet).map(open).buffered(workers.count());
+    let mut opened = stream::iter(parquet).map(open).buffered(FOOTERS_AT_ONCE.max(workers.count()));
     while let Some((at, file, found)) = opened.next().await {
         match found {
             Ok(found) => contract = Some(widened(contract, &found, &file)?),

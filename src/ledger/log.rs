@@ -140,8 +140,8 @@ impl Ledger {
         let wanted = Bytes::from(identity.encode()?);
         let mut store = store_of(&identity, store);
         // In this order: `table.json` is written before version 0, so where that stands, it must be.
-        let begun =
-            read_entry(&store, 0, MAX_MANIFEST).await?.is_some_and(|(entry, _)| entry.kind() == "create");
+        let first = read_entry(&store, 0, MAX_MANIFEST).await?;
+        let (occupied, begun) = (first.is_some(), first.is_some_and(|(entry, _)| entry.kind() == "create"));
         if begun && store.head(name::TABLE).await?.is_none() {
             return Err(Error::corrupt(
                 name::TABLE,
@@ -150,10 +150,13 @@ impl Ledger {
         }
         // A put whose answer was lost is decided by what can be read; the name is free until then.
         let mut tries = 0;
-        let bytes = loop {
+        let standing = loop {
             let put = store.put_once(name::TABLE, wanted.clone()).await;
+            if matches!(put, Put::Landed) {
+                break None;
+            }
             match (put, get_sealed(&store, name::TABLE, MAX_TABLE).await) {
-                (_, Ok(Some(bytes))) => break bytes,
+                (_, Ok(Some(bytes))) => break Some(bytes),
                 (_, Ok(None)) if tries < 10 => tries += 1,
                 (Put::Failed(e) | Put::Unknown(e), _) | (_, Err(e)) => return Err(e),
                 (_, Ok(None)) => {
@@ -165,17 +168,28 @@ impl Ledger {
                 }
             }
         };
-        let identity = TableIdentity::decode(name::TABLE, &bytes)?;
+        let fresh = standing.is_none() && !occupied;
+        let identity = match standing {
+            Some(bytes) => TableIdentity::decode(name::TABLE, &bytes)?,
+            None => identity,
+        };
         store = store_of(&identity, store);
         let state = State::default();
         let mut ledger = Self { store, identity, state, patience: Patience::default() };
-        ledger.catch_up().await?;
+        // Where nothing stood and the table is ours, hardly anybody was faster; who was, is met at version 0.
+        if !fresh {
+            ledger.catch_up().await?;
+        }
         // Void entries may stand before the creation; another creator's is as good as ours.
         while ledger.state.table.is_empty() {
             let create = Create { table: ledger.identity.table.clone(), policy: policy.clone() };
             let entry = ledger.entry(by, Body::Create(create))?;
-            if let Proposal::Void(void) = ledger.propose(&entry).await? {
-                return Err(Error::Internal(format!("the table's first entry is void: {void}")));
+            match ledger.propose(&entry).await? {
+                Proposal::Committed => {}
+                Proposal::Lost(_) => ledger.catch_up().await?,
+                Proposal::Void(void) => {
+                    return Err(Error::Internal(format!("the table's first entry is void: {void}")));
+                }
             }
         }
         Ok(ledger)

@@ -13,7 +13,7 @@ pub(crate) mod write;
 
 pub(crate) use known::Known;
 pub(crate) use open::{Budget, OpenRun};
-pub(crate) use own::{Own, Tokens};
+pub(crate) use own::{Own, Tokens, run_name};
 pub(crate) use scan::Scan;
 
 use crate::error::{Error, Result};

@@ -117,7 +117,8 @@ impl OpenRun {
         Self::of_tail(run, bytes.get(tail.start as usize..).unwrap_or_default())
     }
 
-    fn of_tail(run: &RunRef, tail: &[u8]) -> Result<Self> {
+    /// Opens the run that the ledger names, of which the end is at hand.
+    pub(super) fn of_tail(run: &RunRef, tail: &[u8]) -> Result<Self> {
         let meta = RunMeta::parse(&run.name, run.bytes, tail)?;
         meta.expect(&summary(run)?)?;
         Ok(Self {

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::index::SessionSet;
 use crate::ledger::entry::{InlineTokens, RunRef};
 use crate::ledger::name::{self, Namer};
-use crate::store::Store;
+use crate::store::{Store, compute};
 use crate::token::{Token, TokenSum};
 use crate::verdict::Lookups;
 
@@ -132,14 +132,15 @@ impl Own {
         Ok(known)
     }
 
-    /// Stages all tokens: inline if they are few, as runs otherwise.
-    pub(crate) async fn finish(mut self, store: &Store, namer: &mut Namer) -> Result<Tokens> {
-        if self.spilled.is_empty() && self.set.len() <= InlineTokens::MAX {
-            return Ok(Tokens { inline: InlineTokens(self.set.take_sorted()), runs: Vec::new() });
+    /// Stages all tokens: inline if they are few, as runs otherwise, the last of which is to be called `name`.
+    pub(crate) async fn finish(mut self, store: &Store, name: String) -> Result<Tokens> {
+        let mut set = self.set;
+        let tokens = compute(move || Ok(set.take_sorted())).await?;
+        if self.spilled.is_empty() && tokens.len() <= InlineTokens::MAX {
+            return Ok(Tokens { inline: InlineTokens(tokens), runs: Vec::new() });
         }
-        let tokens = self.set.take_sorted();
         if !tokens.is_empty() {
-            self.spilled.push(stage(store, namer, tokens, true).await?);
+            self.spilled.push(stage(store, name, tokens, true).await?);
         }
         Ok(Tokens { inline: InlineTokens::default(), runs: self.spilled })
     }
@@ -158,7 +159,7 @@ impl Own {
         let store = self.scratch.as_ref().map_or(store, |scratch| &scratch.store);
         let tokens = self.set.take_sorted();
         tracing::debug!(tokens = tokens.len(), "the session's set is full: spilling it to a run");
-        self.spilled.push(stage(store, namer, tokens, false).await?);
+        self.spilled.push(stage(store, run_name(namer), tokens, false).await?);
         Ok(())
     }
 }
@@ -181,7 +182,7 @@ impl Tokens {
         if tokens.len() <= InlineTokens::MAX {
             self.inline = InlineTokens(tokens);
         } else {
-            self.runs.push(stage(store, namer, tokens, true).await?);
+            self.runs.push(stage(store, run_name(namer), tokens, true).await?);
         }
         Ok(())
     }
@@ -243,12 +244,16 @@ pub(crate) fn without(tokens: &[Token], positions: &[u32]) -> Vec<Token> {
     kept.map(|(_, token)| *token).collect()
 }
 
+/// How a run is called.
+pub(crate) fn run_name(namer: &mut Namer) -> String {
+    namer.next(name::TOKENS, "run")
+}
+
 /// Writes ascending tokens as a run; keeps them at hand if asked to.
-async fn stage(store: &Store, namer: &mut Namer, tokens: Vec<Token>, keep: bool) -> Result<Staged> {
-    let name = namer.next(name::TOKENS, "run");
+async fn stage(store: &Store, name: String, tokens: Vec<Token>, keep: bool) -> Result<Staged> {
     let mut upload = RunUpload::begin(store, name, None).await?;
     upload.push_all(&tokens).await?;
-    let (reference, run) = upload.finish_open(store).await?;
+    let (reference, run) = upload.finish_open().await?;
     Ok(Staged { reference, run: if keep { run.with_tokens(tokens) } else { run } })
 }
 
@@ -256,16 +261,15 @@ async fn stage(store: &Store, namer: &mut Namer, tokens: Vec<Token>, keep: bool)
 async fn rewrite(store: &Store, namer: &mut Namer, staged: &Staged, gone: &[Token]) -> Result<Staged> {
     if let Some(tokens) = staged.run.resident() {
         let places = crate::index::lookup::common(tokens, gone);
-        return stage(store, namer, without(tokens, &places), true).await;
+        return stage(store, run_name(namer), without(tokens, &places), true).await;
     }
-    let name = namer.next(name::TOKENS, "run");
-    let mut upload = RunUpload::begin(store, name, None).await?;
+    let mut upload = RunUpload::begin(store, run_name(namer), None).await?;
     let mut scan = super::Scan::new(std::sync::Arc::clone(staged.run.meta()));
     while let Some(tokens) = scan.next_tokens(store).await? {
         let places = crate::index::lookup::common(&tokens, gone);
         upload.push_all(&without(&tokens, &places)).await?;
     }
-    let (reference, run) = upload.finish_open(store).await?;
+    let (reference, run) = upload.finish_open().await?;
     Ok(Staged { reference, run })
 }
 

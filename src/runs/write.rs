@@ -20,12 +20,7 @@ pub(crate) struct RunUpload {
     name: String,
     writer: RunWriter<Vec<u8>>,
     upload: Upload,
-    /// All bytes so far, while they are few.
-    written: Option<Vec<u8>>,
 }
-
-/// Up to this many bytes are kept, so that a small run need not be read again to be used.
-const KEPT: usize = 1 << 20;
 
 impl RunUpload {
     /// Begins the run `name`. `commits`: the lowest and the highest version that may come, if each token is to be stored
@@ -37,7 +32,7 @@ impl RunUpload {
     ) -> Result<Self> {
         let writer = RunWriter::new(&name, Vec::new(), commits);
         let upload = store.create(&name).await?;
-        Ok(Self { name, writer, upload, written: Some(Vec::new()) })
+        Ok(Self { name, writer, upload })
     }
 
     /// Adds ascending tokens.
@@ -45,6 +40,8 @@ impl RunUpload {
         for tokens in tokens.chunks(BLOCK / size_of::<Token>()) {
             self.writer.push_all(tokens)?;
             self.drain().await?;
+            // Others who share this task wait no longer than for so many.
+            tokio::task::yield_now().await;
         }
         Ok(())
     }
@@ -63,32 +60,26 @@ impl RunUpload {
         Ok(self.complete().await?.0)
     }
 
-    /// Completes the run, and opens it.
-    pub(crate) async fn finish_open(self, store: &Store) -> Result<(RunRef, OpenRun)> {
-        let (reference, written) = self.complete().await?;
-        let open = match written {
-            Some(bytes) => OpenRun::of_bytes(&reference, &bytes)?,
-            None => OpenRun::open(store, &reference).await?,
-        };
+    /// Completes the run, and opens it, which takes no reading: what is needed of it was written last.
+    pub(crate) async fn finish_open(self) -> Result<(RunRef, OpenRun)> {
+        let (reference, end) = self.complete().await?;
+        let open = OpenRun::of_tail(&reference, &end)?;
         Ok((reference, open))
     }
 
-    async fn complete(mut self) -> Result<(RunRef, Option<Vec<u8>>)> {
+    /// Completes the run; with it comes its end, directory and footer at least.
+    async fn complete(mut self) -> Result<(RunRef, Bytes)> {
         let summary = self.writer.complete()?;
-        self.drain().await?;
+        let end = self.drain().await?;
         self.upload.finish().await?;
-        Ok((reference(self.name, &summary), self.written))
+        Ok((reference(self.name, &summary), end))
     }
 
-    async fn drain(&mut self) -> Result<()> {
-        let bytes = std::mem::take(self.writer.sink());
-        if bytes.is_empty() {
-            return Ok(());
+    async fn drain(&mut self) -> Result<Bytes> {
+        let bytes = Bytes::from(std::mem::take(self.writer.sink()));
+        if !bytes.is_empty() {
+            self.upload.write(bytes.clone()).await?;
         }
-        match &mut self.written {
-            Some(written) if written.len() + bytes.len() <= KEPT => written.extend_from_slice(&bytes),
-            written => *written = None,
-        }
-        self.upload.write(Bytes::from(bytes)).await
+        Ok(bytes)
     }
 }

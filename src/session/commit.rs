@@ -13,7 +13,7 @@ use crate::ledger::entry::{Batch, Body, DataFile, Entry, Ingest, QuarantineFile,
 use crate::ledger::log::Proposal;
 use crate::ledger::name;
 use crate::ledger::state::Void;
-use crate::runs::Own;
+use crate::runs::{Own, run_name};
 use crate::verdict::Accounting;
 use crate::{clock, random};
 
@@ -91,7 +91,8 @@ impl Session {
         let quarantine = std::mem::take(&mut self.quarantine);
         let rejected = self.forecast().rejected;
         let (store, namer) = (&self.store, &mut self.namer);
-        let stage = async {
+        let name = run_name(namer);
+        let rows = async {
             let ending = stager.end(store, namer).await?;
             let quarantine = quarantine.finish().await?;
             let set_aside = quarantine.as_ref().map_or(0, |file| file.rows);
@@ -100,8 +101,11 @@ impl Session {
                     "{rejected} rows were rejected, but {set_aside} written to quarantine; nothing was committed"
                 )));
             }
-            let tokens = own.finish(store, namer).await?;
-            let files = ending.files().await?;
+            Ok((ending.files().await?, quarantine))
+        };
+        // All tokens are known by now: they are written while the last rows are.
+        let stage = async {
+            let ((files, quarantine), tokens) = futures::try_join!(rows, own.finish(store, name))?;
             Ok(Staged { files, tokens, quarantine: quarantine.into_iter().collect() })
         };
         // While the last bytes are on their way, whoever was first in the meantime is looked for: so the first proposal

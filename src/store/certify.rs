@@ -91,7 +91,7 @@ impl Extent {
 const QUICK_RACERS: usize = 8;
 
 /// How many probes are deleted at a time.
-const DELETED_AT_A_TIME: usize = 8;
+const DELETED_AT_A_TIME: usize = 16;
 
 /// How long one kind of request took: information only.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
@@ -269,6 +269,16 @@ impl Certifier {
         left
     }
 
+    /// Cleans up, which has to work where everything else does.
+    async fn leave_nothing(&self, certificate: &Certificate) -> Result<()> {
+        match self.clean_up().await.into_iter().next() {
+            Some(left) if certificate.is_clean() => Err(Error::Refused(format!(
+                "a probe could not be deleted again: {left}. Whoever creates a table must be allowed to delete"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     async fn delete(&self, names: BTreeSet<String>) -> Vec<String> {
         let deleting = names.into_iter().map(|name| async move {
             let deleted = self.client.delete(&name).await;
@@ -281,30 +291,38 @@ impl Certifier {
 impl Store {
     /// Shows that the store keeps the promises that commits rest on, or refuses it by naming the broken one.
     pub async fn probe(&self) -> Result<()> {
-        self.refuse_broken(&self.certify_quickly().await?, |_| true)
+        self.probe_and_tell(|| ()).await
+    }
+
+    /// As [`probe`](Self::probe), but tells as soon as nothing is left to do but to clean up, if all promises were kept.
+    pub(crate) async fn probe_and_tell(&self, tell: impl FnOnce()) -> Result<()> {
+        let certifier = self.quick_certifier()?;
+        let certificate = certifier.run().await;
+        let kept = self.refuse_broken(&certificate, |_| true);
+        if kept.is_ok() {
+            tell();
+        }
+        certifier.leave_nothing(&certificate).await?;
+        kept
     }
 
     /// As [`probe`](Self::probe), for a table that only one writer at a time will ever commit to: the promises that
     /// protect writers from each other may be broken, and `true` says that one is.
     pub async fn probe_for_one_writer(&self) -> Result<bool> {
-        let certificate = self.certify_quickly().await?;
+        let certifier = self.quick_certifier()?;
+        let certificate = certifier.run().await;
+        certifier.leave_nothing(&certificate).await?;
         // A local disk is refused where it cannot link; its uploads could not be either.
         let waived = |promise: Promise| promise.protects_from_others() && self.local_path("").is_none();
         self.refuse_broken(&certificate, |promise| !waived(promise))?;
         Ok(certificate.broken().next().is_some())
     }
 
-    async fn certify_quickly(&self) -> Result<Certificate> {
+    fn quick_certifier(&self) -> Result<Certifier> {
         let mut certifier = Certifier::new(vec![self.clone(); QUICK_RACERS], Extent::QUICK)?;
         // The table is about to be created there.
         certifier.folders.truncate(1);
-        let certificate = certifier.run().await;
-        match certifier.clean_up().await.into_iter().next() {
-            Some(left) if certificate.is_clean() => Err(Error::Refused(format!(
-                "a probe could not be deleted again: {left}. Whoever creates a table must be allowed to delete"
-            ))),
-            _ => Ok(certificate),
-        }
+        Ok(certifier)
     }
 
     /// `matters`: whether the table needs this promise.

@@ -69,7 +69,7 @@ proptest! {
                 }
                 assert_eq!(own.sum(), TokenSum::of(&held.iter().copied().collect::<Vec<_>>()));
             }
-            let mut staged = own.finish(&store, &mut namer).await.unwrap();
+            let mut staged = own.finish(&store, run_name(&mut namer)).await.unwrap();
             let all: Vec<Token> = held.iter().copied().collect();
             assert_eq!(staged.sum(), TokenSum::of(&all));
             assert_eq!(sorted(read_back(&store, &staged).await), all);
@@ -100,7 +100,7 @@ async fn few_tokens_stand_inline_and_one_more_makes_a_run() {
     for (count, runs) in [(0, 0), (1, 0), (InlineTokens::MAX as u64, 0), (InlineTokens::MAX as u64 + 1, 1)] {
         let (store, mut own) = (memory(), Own::new(1 << 20));
         own.insert(&store, &mut namer(), &ascending(0, count)).await.unwrap();
-        let staged = own.finish(&store, &mut namer()).await.unwrap();
+        let staged = own.finish(&store, run_name(&mut namer())).await.unwrap();
         assert_eq!(
             (staged.runs.len(), staged.inline.0.len() as u64),
             (runs, if runs == 0 { count } else { 0 })
@@ -115,7 +115,7 @@ async fn only_runs_that_hold_what_goes_are_written_anew() {
     for from in [0, 1000, 2000, 3000] {
         own.insert(&store, &mut namer, &ascending(from, 500)).await.unwrap();
     }
-    let mut staged = own.finish(&store, &mut namer).await.unwrap();
+    let mut staged = own.finish(&store, run_name(&mut namer)).await.unwrap();
     let before: Vec<String> = staged.runs.iter().map(|staged| staged.reference.name.clone()).collect();
     assert_eq!(before.len(), 4);
     // One token of the first run, all of the second, none of the third, and one of the fourth.

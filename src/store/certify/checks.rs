@@ -3,9 +3,9 @@
 use super::{Answer, Certificate, Certifier, Finding, Latency, Promise, race};
 use crate::clock::{self, Stopwatch};
 use crate::error::{Error, Result};
-use crate::store::{Listed, Put};
+use crate::store::{Listed, Put, Store};
 use bytes::Bytes;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, join_all, try_join_all};
 use futures::{FutureExt, StreamExt, stream};
 use std::sync::PoisonError;
 
@@ -49,30 +49,23 @@ pub(super) async fn run(certifier: &Certifier) -> Certificate {
         rounds: certifier.extent.rounds,
         ..Certificate::default()
     };
-    let (conditions, mut findings) = certifier.create_once().await;
-    let conditional = conditions != Some(Conditions::Unknown);
-    if conditions.is_some() {
-        let mut checks: Vec<BoxFuture<'_, Finding>> = Vec::new();
-        if conditional {
-            checks.push(check(Promise::Race, certifier.race()).boxed());
+    let (conditions, mut findings) = if certifier.side_by_side() {
+        // Nearly every store knows conditional puts. Where one does not, the others are checked again without.
+        let (asked, others) = futures::join!(certifier.create_once(), certifier.others(true));
+        let (conditions, mut findings) = asked;
+        findings.extend(match conditions {
+            Some(Conditions::Unknown) => certifier.others(false).await,
+            Some(_) => others,
+            None => Vec::new(),
+        });
+        (conditions, findings)
+    } else {
+        let (conditions, mut findings) = certifier.create_once().await;
+        if let Some(conditions) = conditions {
+            findings.extend(certifier.others(conditions != Conditions::Unknown).await);
         }
-        checks.push(check(Promise::ReadAfterWrite, certifier.read_after_write(conditional)).boxed());
-        checks.push(check(Promise::ReadAfterDelete, certifier.read_after_delete(conditional)).boxed());
-        if conditional {
-            checks.push(check(Promise::CreateAfterDelete, certifier.create_after_delete()).boxed());
-        }
-        checks.push(check(Promise::ListAfterWrite, certifier.list_after_write(conditional)).boxed());
-        if everything {
-            checks.push(check(Promise::ListAfterDelete, certifier.list_after_delete(conditional)).boxed());
-            checks.push(check(Promise::Ranges, certifier.ranges(conditional)).boxed());
-            checks.push(check(Promise::LargeObject, certifier.large_object()).boxed());
-        }
-        // Side by side where each request may be slow and whoever creates a table waits; otherwise one after the other, so that
-        // what a request takes can be told.
-        let remote = certifier.client.local_path("").is_none();
-        let at_a_time = if everything || !remote { 1 } else { checks.len() };
-        findings.extend(stream::iter(checks).buffered(at_a_time).collect::<Vec<_>>().await);
-    }
+        (conditions, findings)
+    };
     let of = |seen: &[Finding], promise| seen.iter().any(|finding| finding.promise == promise);
     for promise in Promise::ALL {
         let wanted = everything
@@ -130,6 +123,47 @@ fn latency(times: &mut [f64]) -> Latency {
 }
 
 impl Certifier {
+    /// Whether checks run at the same time: where each request may be slow and whoever creates a table waits. Otherwise one
+    /// follows the other, so that what a request takes can be told.
+    fn side_by_side(&self) -> bool {
+        !self.extent.everything && self.client.local_path("").is_none()
+    }
+
+    /// All promises but those about [creating twice](Self::create_once).
+    async fn others(&self, conditional: bool) -> Vec<Finding> {
+        let mut checks: Vec<BoxFuture<'_, Finding>> = Vec::new();
+        if conditional {
+            checks.push(check(Promise::Race, self.race()).boxed());
+        }
+        checks.push(check(Promise::ReadAfterWrite, self.read_after_write(conditional)).boxed());
+        checks.push(check(Promise::ReadAfterDelete, self.read_after_delete(conditional)).boxed());
+        if conditional {
+            checks.push(check(Promise::CreateAfterDelete, self.create_after_delete()).boxed());
+        }
+        checks.push(check(Promise::ListAfterWrite, self.list_after_write(conditional)).boxed());
+        if self.extent.everything {
+            checks.push(check(Promise::ListAfterDelete, self.list_after_delete(conditional)).boxed());
+            checks.push(check(Promise::Ranges, self.ranges(conditional)).boxed());
+            checks.push(check(Promise::LargeObject, self.large_object()).boxed());
+        }
+        let at_a_time = if self.side_by_side() { checks.len() } else { 1 };
+        stream::iter(checks).buffered(at_a_time).collect().await
+    }
+
+    /// Some clients, as many as ask at the same time.
+    fn some_clients(&self) -> impl Iterator<Item = &Store> {
+        self.clients.iter().take(3)
+    }
+
+    /// Whether any of some clients sees an object of this name.
+    async fn is_seen(&self, name: &str) -> Result<bool> {
+        let looks = self.some_clients().map(|client| async move {
+            let (got, head) = futures::try_join!(client.get(name), client.head(name))?;
+            Ok(got.is_some() || head.is_some())
+        });
+        Ok(try_join_all(looks).await?.contains(&true))
+    }
+
     fn go_on(&self) -> Result<()> {
         if self.progress.is_cancelled() { Err(Error::Interrupted) } else { Ok(()) }
     }
@@ -187,15 +221,22 @@ impl Certifier {
         let mut findings = Vec::new();
         let mut conditions = Conditions::Kept;
         for _ in 0..self.extent.rounds {
-            let (seen, outcome) = match self.create_twice().await {
+            let (created, refused) = if self.side_by_side() {
+                let (created, refused) = futures::join!(self.create_twice(), self.refused_write());
+                (created, Some(refused))
+            } else {
+                (self.create_twice().await, None)
+            };
+            let (seen, outcome) = match created {
                 Ok(seen) => seen,
                 Err(error) => {
                     findings.push(finding(Promise::CreateOnce, Err(error)));
                     return (None, findings);
                 }
             };
-            let refused = match &seen {
-                Conditions::Kept => self.refused_write().await,
+            let refused = match (seen, refused) {
+                (Conditions::Kept, Some(refused)) => refused,
+                (Conditions::Kept, None) => self.refused_write().await,
                 _ => Ok(Broken(String::new())),
             };
             conditions = seen;
@@ -266,17 +307,18 @@ impl Certifier {
             Put::Taken => return Err(Error::store("write", name, "the create got no clear answer")),
             Put::Failed(error) | Put::Unknown(error) => return Err(error),
         }
-        for client in self.clients.iter().take(3) {
-            if matches!(client.put_once(&name, second.clone()).await, Put::Landed) {
-                return Ok(Broken("a second create of one name succeeded".into()));
-            }
+        let puts = join_all(self.some_clients().map(|client| client.put_once(&name, second.clone()))).await;
+        if puts.iter().any(|put| matches!(put, Put::Landed)) {
+            return Ok(Broken("a second create of one name succeeded".into()));
         }
-        if self.get(&name).await?.as_ref() != Some(&first) {
+        let (got, head) = futures::try_join!(self.client.get(&name), self.client.head(&name))?;
+        if got.as_ref() != Some(&first) {
             return Ok(Broken("the object is another one, or gone, after refused creates".into()));
         }
-        let sizes = [self.client.head(&name).await?, self.list(&name).await?];
+        // Side by side with the checks of listings, this one would remind a forgetful store.
+        let listed = if self.side_by_side() { None } else { self.list(&name).await? };
         // A listing that does not show it is another promise's business.
-        if sizes.iter().flatten().any(|listed| listed.size != first.len() as u64) {
+        if [head, listed].iter().flatten().any(|listed| listed.size != first.len() as u64) {
             return Ok(Broken("its size is another one after refused creates".into()));
         }
         Ok(Kept("bytes and size stayed those of the first".into()))
@@ -291,10 +333,8 @@ impl Certifier {
             self.go_on()?;
             let (name, bytes) = (self.name(), Bytes::from(format!("round {round}")));
             // Whoever has just seen that it is absent must not go on believing it.
-            for client in self.clients.iter().take(3) {
-                if client.get(&name).await?.is_some() || client.head(&name).await?.is_some() {
-                    return Ok(Broken("a name that was never written to has an object".into()));
-                }
+            if self.is_seen(&name).await? {
+                return Ok(Broken("a name that was never written to has an object".into()));
             }
             let before = clock::now();
             self.write(&name, &bytes, conditional).await?;
@@ -302,13 +342,12 @@ impl Certifier {
             if self.get(&name).await?.as_ref() != Some(&bytes) {
                 return Ok(Broken("an object that was just written is absent, or another one".into()));
             }
-            for client in self.clients.iter().take(3) {
-                if client.get(&name).await?.as_ref() != Some(&bytes) {
-                    return Ok(Broken("another client does not read what was just written".into()));
-                }
+            let reads = try_join_all(self.some_clients().map(|client| client.get(&name)));
+            let (reads, head) = futures::try_join!(reads, self.client.head(&name))?;
+            if reads.iter().any(|read| read.as_ref() != Some(&bytes)) {
+                return Ok(Broken("another client does not read what was just written".into()));
             }
-            let Some(head) = self.client.head(&name).await?.filter(|head| head.size == bytes.len() as u64)
-            else {
+            let Some(head) = head.filter(|head| head.size == bytes.len() as u64) else {
                 return Ok(Broken("the size of an object that was just written is absent or wrong".into()));
             };
             let middle = before + (after - before) / 2;
@@ -325,10 +364,8 @@ impl Certifier {
             self.write(&name, &Bytes::from_static(b"to be deleted"), conditional).await?;
             let _ = self.get(&name).await?;
             self.client.delete(&name).await?;
-            for client in self.clients.iter().take(3) {
-                if client.get(&name).await?.is_some() || client.head(&name).await?.is_some() {
-                    return Ok(Broken("an object that was just deleted can still be read".into()));
-                }
+            if self.is_seen(&name).await? {
+                return Ok(Broken("an object that was just deleted can still be read".into()));
             }
         }
         Ok(Kept("no deleted object was read".into()))

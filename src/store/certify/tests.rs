@@ -312,3 +312,23 @@ async fn a_store_without_conditions_is_found_out_and_may_serve_one_writer() {
     server.set(Mood::Honest);
     assert!(!store.probe_for_one_writer().await.unwrap(), "nothing to be brave about");
 }
+
+/// Time stands still but for the waits of the store, so that it counts them.
+#[tokio::test(start_paused = true)]
+async fn whoever_creates_a_table_waits_for_few_answers_in_sequence() {
+    let wait = std::time::Duration::from_millis(50);
+    let config = object_store::throttle::ThrottleConfig {
+        wait_get_per_call: wait,
+        wait_put_per_call: wait,
+        wait_list_per_call: wait,
+        wait_delete_per_call: wait,
+        ..Default::default()
+    };
+    let slow = object_store::throttle::ThrottledStore::new(InMemory::new(), config);
+    let store = Store::from_object_store(Arc::new(slow), "t", "memory:");
+    let begun = crate::clock::timer();
+    let mut known = 0.0;
+    store.probe_and_tell(|| known = begun.elapsed().div_duration_f64(wait)).await.unwrap();
+    let waits = begun.elapsed().div_duration_f64(wait);
+    assert!(known < 5.0 && waits < 7.0, "{known} waits until it is known, {waits} in all");
+}
