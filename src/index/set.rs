@@ -6,7 +6,7 @@
 //!
 //! The token space is cut into some 375 parts of unequal width, each with a table of its own. Tables grow by half when full;
 //! because the widths differ by up to two, they do so at different moments and memory grows evenly: 23 to 34 bytes a token, and
-//! never more than one small table twice. Tokens are pseudo-random; should so many crowd together nevertheless that a place is
+//! never more than one small table twice. Where it is known how many are to come, they grow once. Tokens are pseudo-random; should so many crowd together nevertheless that a place is
 //! far, they stand aside in a tree.
 //!
 //! Parts know nothing of one another, so that large batches may be inserted on several threads. The answers are the same.
@@ -54,6 +54,8 @@ struct Part {
     density: u64,
     /// Tokens in `places`.
     len: usize,
+    /// Tokens that there may be in the end: room for so many is made as soon as there is one.
+    expected: usize,
     aside: BTreeSet<Token>,
 }
 
@@ -77,6 +79,7 @@ impl SessionSet {
                 places: Vec::new(),
                 density: 0,
                 len: 0,
+                expected: 0,
                 aside: BTreeSet::new(),
             });
             start += width;
@@ -87,6 +90,11 @@ impl SessionSet {
     /// The same set, into which up to so many threads insert a batch.
     pub fn on_threads(self, threads: usize) -> Self {
         Self { threads, ..self }
+    }
+
+    /// From here on it makes room for so many evenly spread tokens at once, where it makes room.
+    pub fn expect(&mut self, tokens: usize) {
+        self.parts.iter_mut().for_each(|part| part.expected = part.share(tokens));
     }
 
     /// How many tokens it holds.
@@ -109,9 +117,7 @@ impl SessionSet {
     pub fn memory_after(&self, more: usize) -> usize {
         let (mut memory, mut largest) = (self.memory(), 0);
         for part in &self.parts {
-            let share = more as f64 * part.slots.1 as f64 / SLOTS as f64;
-            let expected = (share + 4.0 * share.sqrt()).ceil() as usize;
-            if let Some(density) = part.grown(expected).filter(|_| more > 0) {
+            if let Some(density) = part.grown(part.share(more)) {
                 memory += (part.size(density) * size_of::<Token>()).saturating_sub(part.memory());
                 largest = largest.max(part.memory());
             }
@@ -212,6 +218,12 @@ impl Part {
         self.len + self.aside.len()
     }
 
+    /// How many of evenly spread tokens belong to it, with what chance may add.
+    fn share(&self, tokens: usize) -> usize {
+        let share = tokens as f64 * self.slots.1 as f64 / SLOTS as f64;
+        (share + 4.0 * share.sqrt()).ceil() as usize
+    }
+
     fn memory(&self) -> usize {
         // A tree's nodes are half full at worst.
         (self.places.capacity() + 2 * self.aside.len()) * size_of::<Token>()
@@ -241,8 +253,8 @@ impl Part {
         if more == 0 || wanted * 10 <= room * 7 {
             return None;
         }
-        // Not more than is needed at once, so that what comes is a half more than what was.
-        let least = (wanted * 10).div_ceil(7);
+        // Not more than is needed or expected, so that what comes is a half more than what was.
+        let least = (wanted.max(self.expected as u64) * 10).div_ceil(7);
         Some(least.max(room * 3 / 2).div_ceil(self.slots.1).max(1))
     }
 
@@ -404,6 +416,22 @@ mod tests {
             }
             prop_assert_eq!(set.take_sorted(), alone.take_sorted());
         }
+    }
+
+    #[test]
+    fn where_it_is_known_how_many_come_room_is_made_once_and_as_foreseen() {
+        let (mut set, mut fresh) = (SessionSet::new(), Vec::new());
+        set.expect(500_000);
+        assert_eq!(set.memory(), SessionSet::new().memory(), "nothing before there is a token");
+        let foreseen = set.memory_after(100_000);
+        for step in 0..5 {
+            set.insert_batch(&ascending(step * 100_000, 100_000), &mut fresh);
+            assert!(fresh.iter().all(|fresh| *fresh));
+            assert!((foreseen / 2..=foreseen).contains(&set.memory()), "{} of {foreseen}", set.memory());
+        }
+        let exact = set.memory() as f64 / set.len() as f64;
+        assert!(exact < 26.0, "{exact} bytes a token");
+        assert_eq!(set.take_sorted(), ascending(0, 500_000));
     }
 
     #[test]

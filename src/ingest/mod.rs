@@ -247,24 +247,23 @@ impl Run<'_> {
         let workers = Workers::new(options.threads);
         let given =
             ledger.as_ref().and_then(|ledger| ledger.state().schema.clone()).or(options.schema.clone());
-        let (mut flow, mut known) = (None, None);
+        let (mut flow, mut known, mut rows) = (None, None, 0);
         let contract = match (given, self.reshape) {
             (Some(given), _) if nothing_to_read => Arc::new(given),
             (given, None) => {
                 let look = if self.elsewhere.is_some() { Look::Whole } else { self.look };
-                let (contract, held_to) =
-                    plan::contract(&mut planned, given.as_ref(), look, options, &workers).await?;
-                known = held_to;
+                let common = plan::contract(&mut planned, given.as_ref(), look, options, &workers).await?;
+                (known, rows) = (common.known, common.rows);
                 match self.elsewhere {
                     Some(_) if given.is_some() => {
-                        plan::look_ahead(&planned, &contract, options, &workers).await?
+                        plan::look_ahead(&planned, &common.schema, options, &workers).await?
                     }
-                    _ => contract,
+                    _ => common.schema,
                 }
             }
             (given, Some(reshape)) => {
                 // What is read need not fit the table, only what comes of it.
-                let (read, _) = plan::contract(&mut planned, None, Look::Whole, options, &workers).await?;
+                let read = plan::contract(&mut planned, None, Look::Whole, options, &workers).await?.schema;
                 let planned = Flow::plan(self, reshape, &mut planned, read, &workers).await?;
                 let contract = table::contract(given.as_ref(), planned.schema())?;
                 flow = Some(planned);
@@ -274,6 +273,7 @@ impl Run<'_> {
         let before = ledger.as_ref().and_then(|ledger| ledger.state().schema.clone());
         let created = ledger.is_none();
         let mut session = self.begin(ledger, Arc::clone(&contract), batch, &workers).await?;
+        session.expect(rows);
         // Once it is read standard input cannot be read again, so no other writer may get ahead of the creation then. And
         // whoever is elsewhere finds the table where it is.
         let early = reads_stdin(self.files) || self.elsewhere.is_some();

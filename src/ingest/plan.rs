@@ -156,20 +156,29 @@ pub(super) fn sort_out(
     files.iter().map(one).collect()
 }
 
+/// What the sources of a run have in common.
+pub(super) struct Common {
+    /// The schema that all rows fit.
+    pub(super) schema: SchemaRef,
+    /// What the beginnings of text made known, if no more was looked at: rows are to be held to it when they are read.
+    pub(super) known: Option<Arc<Inference>>,
+    /// The rows of Parquet sources.
+    pub(super) rows: u64,
+}
+
 /// The schema that all rows to be read fit: the table's (or the one given), widened by what the Parquet sources
 /// have, and extended by what is found in text where there was no schema to begin with. Parquet sources that cannot
 /// be opened are left out here, all at once, if the run is to do without them.
 ///
-/// Of text it may be enough to look at the beginnings. Then comes what they made known, too, to which the rows are to be held when they
-/// are read.
+/// Of text it may be enough to look at the beginnings.
 pub(super) async fn contract(
     planned: &mut [Planned],
     given: Option<&Schema>,
     look: Look,
     options: &IngestOptions,
     workers: &Workers,
-) -> Result<(SchemaRef, Option<Arc<Inference>>)> {
-    let mut contract = given.cloned();
+) -> Result<Common> {
+    let (mut contract, mut rows) = (given.cloned(), 0);
     let parquet = planned.iter().enumerate().filter_map(|(at, planned)| match planned {
         Planned::Read { file, .. } if file.format == Format::Parquet => Some((at, file.clone())),
         _ => None,
@@ -184,14 +193,17 @@ pub(super) async fn contract(
         let schema = starter.start_after(ready, move || {
             let file = ParquetFile::open(input?, &source.url)?;
             drop(until_read);
-            Ok(Arc::clone(file.schema()))
+            Ok((Arc::clone(file.schema()), file.num_rows()))
         });
         async move { (at, file, schema.await) }
     };
     let mut opened = stream::iter(parquet).map(open).buffered(FOOTERS_AT_ONCE.max(workers.count()));
     while let Some((at, file, found)) = opened.next().await {
         match found {
-            Ok(found) => contract = Some(widened(contract, &found, &file)?),
+            Ok((found, its_rows)) => {
+                contract = Some(widened(contract, &found, &file)?);
+                rows = its_rows.saturating_add(rows);
+            }
             Err(Error::Input { source_url: url, reason }) if options.on_bad_file == OnBadFile::Skip => {
                 warn!("leaving out {url}: {reason}");
                 if let Some(planned) = planned.get_mut(at) {
@@ -203,7 +215,7 @@ pub(super) async fn contract(
     }
     if given.is_some() || !to_read(planned).any(|file| file.format == Format::Ndjson) {
         let contract = contract.map(Arc::new).ok_or_else(|| nothing_readable(planned))?;
-        return Ok((contract, None));
+        return Ok(Common { schema: contract, known: None, rows });
     }
     let schema_of = |found: Inference| match &contract {
         Some(contract) => found.widen_loosely(contract),
@@ -239,7 +251,8 @@ pub(super) async fn contract(
             _ => fields,
         }
     });
-    Ok((Arc::new(Schema::new_with_metadata(fields, whole.metadata().clone())), known))
+    let schema = Arc::new(Schema::new_with_metadata(fields, whole.metadata().clone()));
+    Ok(Common { schema, known, rows })
 }
 
 /// The contract, widened by what all text to be read has beyond it: for those who cannot widen it once rows are read.

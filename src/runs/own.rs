@@ -10,6 +10,9 @@ use crate::store::{Store, compute};
 use crate::token::{Token, TokenSum};
 use crate::verdict::Lookups;
 
+/// Bytes that a token takes in a set that has room enough, with something to spare.
+const SPACIOUS: u64 = 32;
+
 /// The exact set of the tokens that one session accepted.
 #[derive(Debug)]
 pub(crate) struct Own {
@@ -17,6 +20,8 @@ pub(crate) struct Own {
     spilled: Vec<Staged>,
     /// Bytes the set may take.
     memory: u64,
+    /// Tokens that may come yet, if that is known.
+    expected: u64,
     budget: Budget,
     sum: TokenSum,
     fresh: Vec<bool>,
@@ -51,6 +56,7 @@ impl Own {
             set: SessionSet::new(),
             spilled: Vec::new(),
             memory: memory / 4 * 3,
+            expected: 0,
             budget: Budget::new(memory / 4),
             sum: TokenSum::default(),
             fresh: Vec::new(),
@@ -72,6 +78,13 @@ impl Own {
     /// The same, that inserts into its set on up to so many threads.
     pub(crate) fn on_threads(self, threads: usize) -> Self {
         Self { set: self.set.on_threads(threads), ..self }
+    }
+
+    /// Says that so many tokens may come, at most, so that room for them is made at once.
+    pub(crate) fn expect(&mut self, tokens: u64) {
+        self.expected = tokens;
+        // A table for more would be spilled before it is full.
+        self.set.expect(tokens.min(self.memory / SPACIOUS) as usize);
     }
 
     /// The multiset hash of its tokens.
@@ -96,6 +109,7 @@ impl Own {
         if !self.set.is_empty() && self.set.memory_after(tokens.len()) as u64 > self.memory {
             self.spill(store, namer).await?;
         }
+        self.expected = self.expected.saturating_sub(tokens.len() as u64);
         let mut known = self.find_spilled(store, tokens).await?;
         let new: Vec<Token>;
         let unseen = if known.is_empty() {
@@ -160,6 +174,7 @@ impl Own {
         let tokens = self.set.take_sorted();
         tracing::debug!(tokens = tokens.len(), "the session's set is full: spilling it to a run");
         self.spilled.push(stage(store, run_name(namer), tokens, false).await?);
+        self.expect(self.expected);
         Ok(())
     }
 }
