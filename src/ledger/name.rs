@@ -3,6 +3,7 @@
 //! Staged objects carry the stage at which they were begun: `<stage:020>-<session>-<n>.<extension>`. A name is
 //! never used twice, and vacuum can judge any of them by its name alone, without a clock.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// The folder of everything that is not data. Readers of the field skip names with a leading underscore.
@@ -44,7 +45,8 @@ pub struct StagedName {
     pub stage: u64,
     /// The writer's session: 32 lower-case hexadecimal digits.
     pub session: String,
-    /// Counts the objects of a session.
+    /// Counts the objects of a session, those of each extension by themselves: so a name does not depend on what else is
+    /// under way at the moment.
     pub number: u64,
     /// `parquet`, `run`, `ndjson`.
     pub extension: String,
@@ -85,13 +87,14 @@ impl fmt::Display for StagedName {
 pub struct Namer {
     session: String,
     stage: u64,
-    number: u64,
+    /// By extension.
+    numbers: BTreeMap<String, u64>,
 }
 
 impl Namer {
     /// Names for `session`, whose writer has seen `entries` ledger entries.
     pub fn new(session: &str, entries: u64) -> Self {
-        Self { session: session.to_owned(), stage: entries, number: 0 }
+        Self { session: session.to_owned(), stage: entries, numbers: BTreeMap::new() }
     }
 
     /// From here on, names say that the writer has seen `entries` ledger entries.
@@ -106,13 +109,14 @@ impl Namer {
 
     /// A new name in `folder`, with `extension`.
     pub fn next(&mut self, folder: &str, extension: &str) -> String {
+        let next = self.numbers.entry(extension.to_owned()).or_default();
         let name = StagedName {
             stage: self.stage,
             session: self.session.clone(),
-            number: self.number,
+            number: *next,
             extension: extension.to_owned(),
         };
-        self.number += 1;
+        *next += 1;
         format!("{folder}/{name}")
     }
 }
@@ -174,8 +178,8 @@ mod tests {
         namer.advance(7);
         namer.advance(5);
         assert_eq!(namer.stage(), 7);
+        assert_eq!(namer.next(TOKENS, "run"), format!("_dedupe/tokens/00000000000000000007-{session}-0.run"));
         assert_eq!(namer.next(TOKENS, "run"), format!("_dedupe/tokens/00000000000000000007-{session}-1.run"));
-        assert_eq!(namer.next(TOKENS, "run"), format!("_dedupe/tokens/00000000000000000007-{session}-2.run"));
     }
 
     #[test]
