@@ -93,7 +93,9 @@ def runs(corpus):
     for head in range(0, 128, 9):
         put(corpus, "token_run", bytes([head, head % 5, 1, 44, 12]))
         put(corpus, "token_run", bytes([head | 4, head % 5, 1, 44, 12]) + bytes((i * head) % 253 for i in range(40)))
-    put(corpus, "token_run", bytes([0x77, 0, 0x23, 0x27, 12]))
+    # One in sixteen of these is large.
+    for last in range(64):
+        put(corpus, "token_run", bytes([0x77, last % 5, 0x23, 0x27, 12, last]))
 
 
 def texts(corpus):

@@ -7,11 +7,16 @@ use crate::index::{RunMeta, RunWriter};
 use crate::token::{Token, TokenSum};
 use xxhash_rust::xxh3::xxh3_64;
 
+/// Of so many inputs that ask for several blocks one gets them, whichever that is: a mutant seldom inherits it. Else most
+/// time would go into large runs, one of which costs as much as dozens of others.
+const LARGE: u64 = 16;
+
 /// A run of chosen tokens, changed in chosen places, its checksums mended if so chosen, is opened, scanned and asked.
 pub fn token_run(bytes: &[u8]) {
     let mut choices = Choices(bytes);
     let (flags, spread) = (choices.byte(), choices.byte());
-    let count = if flags & 0x70 == 0x70 { choices.below(9_000) } else { choices.below(300) };
+    let large = flags & 0x70 == 0x70 && xxh3_64(bytes).is_multiple_of(LARGE);
+    let count = choices.below(if large { 9_000 } else { 300 });
     let mut tokens: Vec<Token> = (0..count).map(|i| token(i, spread)).collect();
     tokens.sort_unstable();
     tokens.dedup();
@@ -70,6 +75,8 @@ pub fn token_run(bytes: &[u8]) {
     asked.extend([Token(0), Token(u128::MAX)]);
     asked.sort_unstable();
     asked.dedup();
+    let known: Option<Vec<Token>> =
+        whole.then(|| asked.iter().filter(|token| tokens.binary_search(token).is_ok()).copied().collect());
     for limits in [Limits::default(), Limits { request: 1, gap: 0 }] {
         match look_up(&meta, &object, &asked, &limits) {
             Ok(hits) => {
@@ -77,10 +84,8 @@ pub fn token_run(bytes: &[u8]) {
                     hits.iter()
                         .all(|hit| (hit.position as usize) < asked.len() && hit.index < layout.count())
                 );
-                let found: Vec<Token> = hits.iter().map(|hit| asked[hit.position as usize]).collect();
-                let known: Vec<Token> =
-                    asked.iter().filter(|token| tokens.binary_search(token).is_ok()).copied().collect();
-                assert!(!whole || found == known);
+                let mut found = hits.iter().map(|hit| asked[hit.position as usize]);
+                assert!(known.as_ref().is_none_or(|known| found.by_ref().eq(known.iter().copied())));
             }
             Err(_) => assert!(!whole),
         }

@@ -8,7 +8,9 @@ use crate::ledger::{TableIdentity, name};
 use crate::sink::{CompressionChoice, Partition};
 use crate::source::discover::fuzz_pattern;
 use crate::source::ndjson::oracle::{Strict, expected_members, is_row, row_value};
-use crate::source::ndjson::{Decoder, Inference, Lines, json_field, schema_of_file, text_of_schema};
+use crate::source::ndjson::{
+    Block, Decoder, Inference, Line, Lines, json_field, schema_of_file, text_of_schema,
+};
 use crate::store::{Place, display_safe};
 use crate::token::{KeyColumn, KeyKind, TokenHash, TokenKey, TokenSpec, resolve};
 use arrow_schema::Schema;
@@ -31,40 +33,32 @@ pub fn ndjson(bytes: &[u8]) {
     let known = Schema::new(vec![json_field("a"), json_field("id")]);
     let mut schemas = vec![Schema::empty(), known];
     schemas.extend(inferred.ok());
+    let lines: Vec<Vec<(Line<'_>, Option<bool>)>> =
+        blocks.iter().map(|block| block.lines().map(|line| (line, is_row(line.bytes))).collect()).collect();
+    for block in &blocks {
+        assert!(block.lines().all(|line| line.bytes.len() <= limit));
+        let split = block.clone().split(1 + size % 7);
+        assert!(split.iter().flat_map(Block::lines).eq(block.lines()), "{block:?} is not {split:?}");
+    }
     for (at, schema) in schemas.into_iter().enumerate() {
         let decoder = Decoder::new(Arc::new(schema)).unwrap();
-        for block in &blocks {
+        for (block, lines) in blocks.iter().zip(&lines) {
             let decoded = decoder.decode(block).unwrap();
             assert_eq!(decoded.batch.num_rows(), decoded.lines.len());
-            let mut rows = decoded.lines.iter();
+            let mut rows = decoded.lines.iter().enumerate();
             let mut next = rows.next();
-            let mut row = 0;
-            for line in block.lines() {
-                assert!(line.bytes.len() <= limit);
-                let accepted = next == Some(&line.number);
-                match serde_json::from_slice::<Strict>(line.bytes) {
-                    // Numbers that no float holds are JSON all the same; serde_json refuses them.
-                    Err(error) if error.to_string().contains("out of range") => {}
-                    _ => {
-                        assert_eq!(accepted, is_row(line.bytes), "{:?}", String::from_utf8_lossy(line.bytes))
-                    }
+            for (line, is_row) in lines {
+                let row = next.filter(|(_, number)| **number == line.number);
+                if let Some(is_row) = is_row {
+                    assert_eq!(row.is_some(), *is_row, "{:?}", String::from_utf8_lossy(line.bytes));
                 }
-                if !accepted {
-                    continue;
-                }
+                let Some((row, _)) = row else { continue };
                 if let (2, Ok(given)) = (at, serde_json::from_slice(line.bytes)) {
                     let found = row_value(&decoded.batch, row);
                     assert_eq!(found, expected_members(decoder.schema().fields(), &given));
                 }
-                row += 1;
                 next = rows.next();
             }
-            let split = block.clone().split(1 + size % 7);
-            let lines = |blocks: &[crate::source::ndjson::Block]| {
-                let all = blocks.iter().flat_map(|block| block.lines());
-                all.map(|line| (line.number, line.offset, line.bytes.to_vec())).collect::<Vec<_>>()
-            };
-            assert_eq!(lines(&split), lines(std::slice::from_ref(block)));
         }
     }
 }

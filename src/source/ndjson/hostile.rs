@@ -1,6 +1,6 @@
 //! Lines that nobody should send, each with its outcome, and files made to break parsers.
 
-use super::oracle::{Strict, block, decode, infer, is_row, row_value};
+use super::oracle::{block, decode, infer, is_row, row_value};
 use super::*;
 use arrow::datatypes::Schema;
 use proptest::prelude::*;
@@ -113,7 +113,7 @@ proptest! {
     ) {
         let inner = pieces.concat();
         let line = if wrap { [b"{\"a\":", &inner[..], b"}"].concat() } else { inner };
-        let rows = usize::from(is_row(&line));
+        let rows = usize::from(is_row(&line) == Some(true));
         let known = Schema::new(vec![json_field("a"), json_field("c")]);
         for schema in [Schema::empty(), known, infer(&[block(&line)])] {
             let decoded = decode(&schema, &block(&line));
@@ -157,12 +157,8 @@ fn every_file_of_the_hostile_suite_has_a_clean_outcome() {
         let decoded = decode(&schema, &block);
         let bad: HashSet<u64> = decoded.bad.iter().map(|bad| bad.line).collect();
         for line in block.lines() {
-            match serde_json::from_slice::<Strict>(line.bytes) {
-                // Numbers that no float holds are JSON all the same; serde_json refuses them.
-                Err(e) if e.to_string().contains("out of range") => {}
-                _ => {
-                    assert!(bad.contains(&line.number) != is_row(line.bytes), "{file:?} line {}", line.number)
-                }
+            if let Some(is_row) = is_row(line.bytes) {
+                assert!(bad.contains(&line.number) != is_row, "{file:?} line {}", line.number);
             }
         }
         rows += decoded.batch.num_rows();

@@ -134,6 +134,10 @@ impl<'de> Visitor<'de> for Strict {
     }
 }
 
-pub(crate) fn is_row(line: &[u8]) -> bool {
-    line.trim_ascii_start().starts_with(b"{") && serde_json::from_slice::<Strict>(line).is_ok()
+/// Whether a line is a row; `None` for numbers that no float holds, which are JSON all the same and which serde_json refuses.
+pub(crate) fn is_row(line: &[u8]) -> Option<bool> {
+    match serde_json::from_slice::<Strict>(line) {
+        Err(error) if error.to_string().contains("out of range") => None,
+        read => Some(read.is_ok() && line.trim_ascii_start().starts_with(b"{")),
+    }
 }
