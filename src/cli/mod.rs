@@ -46,17 +46,17 @@ use std::time::Duration;
 use clap::{ArgMatches, FromArgMatches};
 
 use crate::error::{Error, Result};
-use crate::lease;
 use crate::ledger::Ledger;
 use crate::report::Progress;
 use crate::store::Store;
+use crate::store::passing;
 use args::{Cli, Command};
 use interrupt::Interrupts;
 use out::{Out, Stop};
 use screen::Screen;
 
-/// How long a process that was told to end waits for its leases to be taken back.
-const TAKING_BACK: Duration = Duration::from_secs(2);
+/// How long a process that was told to end waits until its leases and probes are taken away.
+const TAKING_AWAY: Duration = Duration::from_secs(2);
 
 /// What every command is given besides its own arguments.
 struct Context {
@@ -101,7 +101,7 @@ fn run(matches: &ArgMatches) -> Exit {
         Ok(runtime) => {
             let ended = runtime.block_on(async {
                 let ended = dispatch(cli, &screen, &mut out).await;
-                lease::taken_back(TAKING_BACK).await;
+                passing::taken_away(TAKING_AWAY).await;
                 ended
             });
             // Whatever still reads or writes in the background has nothing to add.

@@ -14,6 +14,7 @@ use crate::options::Risk;
 use crate::policy::Policy;
 use crate::session::{Session, SessionOptions};
 use crate::sink::SinkOptions;
+use crate::store::passing::Passing;
 use crate::token::{TokenKey, TokenSpec};
 use crate::workers::Workers;
 
@@ -45,7 +46,13 @@ impl Run<'_> {
             return Probe::default();
         }
         let (store, (tell, kept)) = (self.store.clone(), oneshot::channel());
-        let task = tokio::spawn(async move { store.probe_and_tell(|| _ = tell.send(())).await });
+        // Also where the run is dropped, it goes on until it has cleaned up.
+        let passing = Passing::new();
+        let task = tokio::spawn(async move {
+            let ended = store.probe_and_tell(|| _ = tell.send(())).await;
+            drop(passing);
+            ended
+        });
         Probe { kept: Some(kept), task: Some(task) }
     }
 

@@ -4,6 +4,7 @@ use super::*;
 use crate::ledger::name;
 use crate::options::Risk;
 use crate::store::loopback::{Loopback, Mood};
+use crate::store::passing;
 use crate::upkeep::doctor;
 
 struct Scene {
@@ -83,4 +84,21 @@ async fn the_risk_is_not_taken_where_there_is_none_and_does_not_cover_stale_read
     let stale = Scene::new(Mood::StaleLists);
     let error = stale.ingest(0..10, Some(Risk::SingleWriter)).await.unwrap_err();
     assert!(error.to_string().contains("list-after-write"), "{error}");
+}
+
+#[tokio::test]
+async fn a_run_that_is_dropped_while_it_probes_leaves_nothing() {
+    let scene = Scene::new(Mood::Honest);
+    let probes = || scene.server.names().iter().any(|name| name.contains("/_dedupe/probe-"));
+    let mut run = Box::pin(scene.ingest(0..10, None));
+    while !probes() {
+        tokio::select! {
+            biased;
+            _ = &mut run => panic!("it ended without a probe"),
+            () = tokio::task::yield_now() => {}
+        }
+    }
+    drop(run);
+    passing::taken_away(std::time::Duration::from_secs(60)).await;
+    assert_eq!(scene.server.names(), Vec::<String>::new());
 }

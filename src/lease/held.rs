@@ -4,7 +4,6 @@
 //! forgotten. The task sleeps on the runtime's timer and draws nothing at random: on a single-threaded runtime with
 //! paused time one order of events gives one history.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,15 +14,13 @@ use tracing::debug;
 
 use super::{Done, Lease};
 use crate::store::Store;
+use crate::store::passing::Passing;
 
 /// A session that is over before has no lease.
 const FIRST: Duration = Duration::from_secs(1);
 
 /// How long the end of a session waits for its lease to be taken back.
 const LAST: Duration = Duration::from_secs(5);
-
-/// Leases of this process that are written and not taken back yet.
-static WRITTEN: AtomicUsize = AtomicUsize::new(0);
 
 /// A lease while its session lives. Dropped, it is taken back in the background.
 #[derive(Debug, Default)]
@@ -42,7 +39,7 @@ impl Held {
 
     /// Holds `lease`, which was just written.
     pub(crate) fn written(store: &Store, lease: Lease) -> Self {
-        Self::start(store, lease, Some(Written::new()))
+        Self::start(store, lease, Some(Passing::new()))
     }
 
     /// No lease: for those who write nothing.
@@ -50,7 +47,7 @@ impl Held {
         Self::default()
     }
 
-    fn start(store: &Store, lease: Lease, written: Option<Written>) -> Self {
+    fn start(store: &Store, lease: Lease, written: Option<Passing>) -> Self {
         let done = Arc::<Mutex<Done>>::default();
         let (over, ended) = oneshot::channel();
         let task = Handle::try_current()
@@ -74,21 +71,10 @@ impl Held {
     }
 }
 
-/// Waits until all leases of this process are taken back, but no longer than `most`: for a process that ends because it
-/// was told to.
-pub(crate) async fn taken_back(most: Duration) {
-    let all = async {
-        while WRITTEN.load(Ordering::Relaxed) > 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    let _ = tokio::time::timeout(most, all).await;
-}
-
 async fn hold(
     store: Store,
     mut lease: Lease,
-    mut written: Option<Written>,
+    mut written: Option<Passing>,
     done: Arc<Mutex<Done>>,
     mut ended: oneshot::Receiver<()>,
 ) {
@@ -103,7 +89,7 @@ async fn hold(
         }
         lease.done = *done.lock().unwrap_or_else(PoisonError::into_inner);
         // Also if it fails: it may be there all the same.
-        written.get_or_insert_with(Written::new);
+        written.get_or_insert_with(Passing::new);
         // Not broken off when the session ends: a put that lands after the delete would leave the lease behind.
         if let Err(error) = lease.write(&store).await {
             debug!("the lease could not be written: {error}");
@@ -117,26 +103,11 @@ async fn hold(
     }
 }
 
-/// Counts a lease as written while it exists.
-struct Written;
-
-impl Written {
-    fn new() -> Self {
-        WRITTEN.fetch_add(1, Ordering::Relaxed);
-        Self
-    }
-}
-
-impl Drop for Written {
-    fn drop(&mut self) {
-        WRITTEN.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::{Kind, leases};
     use super::*;
+    use crate::store::passing::taken_away;
     use object_store::memory::InMemory;
 
     fn store() -> Store {
@@ -180,7 +151,7 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(2)).await;
         assert!(found(&store).await.is_some());
         drop(held);
-        taken_back(Duration::from_secs(1)).await;
+        taken_away(Duration::from_secs(1)).await;
         tokio::task::yield_now().await;
         assert_eq!(found(&store).await, None);
         // One that was over at once writes nothing later.

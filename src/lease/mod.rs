@@ -7,7 +7,7 @@
 
 mod held;
 
-pub(crate) use held::{Held, taken_back};
+pub(crate) use held::Held;
 
 use chrono::{DateTime, Duration, Utc};
 use serde::{Deserialize, Serialize};

@@ -100,6 +100,11 @@ impl Loopback {
         self.state.requests.load(Ordering::SeqCst)
     }
 
+    /// The names of all objects, bucket included.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.state.objects.lock().unwrap().keys().cloned().collect()
+    }
+
     /// The stored bytes of `bucket/key`.
     pub(crate) fn object(&self, key: &str) -> Option<Vec<u8>> {
         self.state.objects.lock().unwrap().get(key).map(|(bytes, _)| bytes.clone())

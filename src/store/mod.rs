@@ -15,6 +15,7 @@ mod explain;
 mod local;
 mod location;
 mod multipart;
+pub(crate) mod passing;
 #[cfg(any(test, feature = "datafusion"))]
 mod reading;
 mod remote;
