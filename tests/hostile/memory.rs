@@ -2,7 +2,7 @@
 //! the real process ever held, as the system counts it.
 
 use crate::bombs;
-use crate::held::alone;
+use crate::held::side_by_side;
 use crate::scene::Scene;
 use dedupe::source::parquet::ParquetFile;
 use std::fs;
@@ -119,7 +119,7 @@ fn is_source(path: &Path) -> bool {
 
 #[test]
 fn every_file_of_the_test_data_stays_within_the_budget() {
-    let _alone = alone();
+    let _others = side_by_side();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata");
     let mut seen = 0;
     for file in files(&folder).iter().filter(|file| is_source(file)) {
@@ -132,7 +132,7 @@ fn every_file_of_the_test_data_stays_within_the_budget() {
 
 #[test]
 fn every_real_file_stays_within_the_budget() {
-    let _alone = alone();
+    let _others = side_by_side();
     let Some(folder) = std::env::var_os("DEDUPE_REALDATA").map(PathBuf::from) else {
         println!("not tested: DEDUPE_REALDATA is not set");
         return;
@@ -156,7 +156,7 @@ fn every_real_file_stays_within_the_budget() {
 
 #[test]
 fn bombs_of_parquet_stay_within_the_budget_and_what_pages_may_take() {
-    let _alone = alone();
+    let _others = side_by_side();
     for bomb in bombs::parquet() {
         let scene = Scene::new();
         let file = scene.path("bomb.parquet");
@@ -198,7 +198,7 @@ fn repeat(to: &mut dyn Write, text: &str, count: u64) {
 
 #[test]
 fn bombs_of_text_stay_within_the_budget() {
-    let _alone = alone();
+    let _others = side_by_side();
     const MIB: u64 = 1 << 20;
     type Bomb = (&'static str, Box<dyn Fn(&mut dyn Write)>, i64);
     // Name, text after two good rows, and how many lines of it are bad.
@@ -287,7 +287,7 @@ fn bombs_of_text_stay_within_the_budget() {
 
 #[test]
 fn a_frame_of_zstd_that_wants_a_huge_window_is_refused_with_what_to_do() {
-    let _alone = alone();
+    let _others = side_by_side();
     let scene = Scene::new();
     // Magic, no sizes, a window of 2 GiB, one raw block.
     let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xa8];
@@ -303,7 +303,7 @@ fn a_frame_of_zstd_that_wants_a_huge_window_is_refused_with_what_to_do() {
 
 #[test]
 fn a_folder_of_many_strange_files_takes_no_more_than_one() {
-    let _alone = alone();
+    let _others = side_by_side();
     let scene = Scene::new();
     fs::create_dir(scene.path("in")).unwrap();
     for file in 0..40 {
