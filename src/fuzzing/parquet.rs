@@ -84,9 +84,12 @@ pub fn parquet(bytes: &[u8]) {
             }
         }
         if copyable(&group, &layout) && keep.count_set_bits() > 0 {
-            let cut: Result<Option<Vec<_>>, _> =
-                (0..group.metadata().num_columns()).map(|leaf| group.cut_column(leaf, &keep)).collect();
-            if let (Ok(Some(columns)), Some(some)) = (cut, some) {
+            let mut cut: Vec<_> = (0..group.metadata().num_columns())
+                .map(|leaf| group.cut_column(leaf, &keep).ok().flatten())
+                .collect();
+            group.only_whole(&mut cut);
+            let cut: Option<Vec<_>> = cut.into_iter().collect();
+            if let (Some(columns), Some(some)) = (cut, some) {
                 let mut writer = FileWriter::new(layout.clone(), Vec::new()).unwrap();
                 columns.into_iter().for_each(|column| writer.append_cut(&group, column).unwrap());
                 writer.end_cut(&group, keep.count_set_bits() as u64).unwrap();

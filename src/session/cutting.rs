@@ -62,6 +62,7 @@ impl Cutting {
         for column in std::mem::take(&mut self.columns) {
             cut.push(column.await?);
         }
+        self.group.only_whole(&mut cut);
         let whole = cut.iter().all(Option::is_some);
         if !whole && (!layout.encodes() || cut.iter().all(Option::is_none)) {
             return Ok(None);

@@ -70,7 +70,7 @@ fn into_columns(group: EncodedRowGroup, layout: &FileLayout) -> Result<Vec<CutCo
             column_index,
             offset_index,
         };
-        Ok(CutColumn { bytes: vec![bytes.slice(place)], column })
+        Ok(CutColumn::encoded(bytes.slice(place), column))
     };
     parts.map(column).collect()
 }

@@ -196,7 +196,9 @@ impl Rewriter {
             return Ok(false);
         };
         let columns = (0..group.metadata().num_columns()).map(|leaf| group.cut_column(leaf, keep));
-        let Some(mut columns) = columns.collect::<Result<Option<Vec<_>>>>()? else { return Ok(false) };
+        let mut columns = columns.collect::<Result<Vec<_>>>()?;
+        group.only_whole(&mut columns);
+        let Some(mut columns) = columns.into_iter().collect::<Option<Vec<_>>>() else { return Ok(false) };
         if layout.encodes() && rows.is_multiple_of(3) {
             // As if some column could not be cut.
             let root = group.file().parquet_schema().get_column_root_idx(rows as usize % columns.len());

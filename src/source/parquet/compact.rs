@@ -106,7 +106,9 @@ impl<'a> Cursor<'a> {
     fn skip(&mut self, wire: u8, in_list: bool, depth: u8) -> Read<()> {
         let depth = depth.checked_sub(1).ok_or(Stop::Malformed)?;
         match wire {
-            TRUE | FALSE if in_list => self.advance(1),
+            // Decoders that skip such a list give its elements no bytes, so that a few bytes keep them busy for hours. No
+            // footer or page header has one.
+            TRUE | FALSE if in_list => Err(Stop::Malformed),
             TRUE | FALSE => Ok(()),
             BYTE => self.advance(1),
             I16 | I32 | I64 => self.varint().map(drop),
@@ -145,6 +147,22 @@ impl<'a> Cursor<'a> {
         }
         Ok(())
     }
+}
+
+/// Whether `bytes` begin with a whole structure of lists that are no longer than their bytes. `booleans` is the field
+/// that may be a list of booleans, if one may.
+pub(super) fn is_whole(bytes: &[u8], booleans: Option<i16>) -> bool {
+    let read = Cursor::new(bytes).fields(|cursor, id, wire| {
+        if wire != LIST || booleans != Some(id) {
+            return cursor.skip(wire, false, MAX_DEPTH);
+        }
+        match cursor.list()? {
+            (TRUE | FALSE, count) => cursor.advance(count),
+            (_, 0) => Ok(()),
+            _ => Err(Stop::Malformed),
+        }
+    });
+    read.is_ok()
 }
 
 /// What a footer says about itself that must be known before it is parsed for good.
@@ -281,12 +299,20 @@ pub(super) fn page_head(bytes: &[u8], head: &mut PageHead) -> Read<usize> {
             2 => head.uncompressed = cursor.int(wire)?,
             3 => head.compressed = cursor.int(wire)?,
             4 => head.crc = Some(cursor.int(wire)? as u32),
-            5 | 7 if wire == STRUCT => cursor.fields(|cursor, id, wire| {
+            5 if wire == STRUCT => cursor.fields(|cursor, id, wire| {
                 match id {
                     1 => head.values = cursor.int(wire)?,
                     2 => head.encoding = cursor.int(wire)?,
-                    3 if wire == I32 => head.def_encoding = cursor.int(wire)?,
+                    3 => head.def_encoding = cursor.int(wire)?,
                     4 => head.rep_encoding = cursor.int(wire)?,
+                    _ => cursor.skip(wire, false, MAX_DEPTH)?,
+                }
+                Ok(())
+            })?,
+            7 if wire == STRUCT => cursor.fields(|cursor, id, wire| {
+                match id {
+                    1 => head.values = cursor.int(wire)?,
+                    2 => head.encoding = cursor.int(wire)?,
                     _ => cursor.skip(wire, false, MAX_DEPTH)?,
                 }
                 Ok(())
@@ -307,6 +333,8 @@ pub(super) fn page_head(bytes: &[u8], head: &mut PageHead) -> Read<usize> {
                     Ok(())
                 })?;
             }
+            // A decoder takes these for structures, whatever their wire type says.
+            5..=8 if wire != STRUCT => return Err(Stop::Malformed),
             _ => cursor.skip(wire, false, MAX_DEPTH)?,
         }
         Ok(())
@@ -394,6 +422,17 @@ mod tests {
         let whole = footer(&[2, 0, 0]);
         assert_eq!(footer_shape(&whole[..whole.len() - 1]), Err(Stop::Short));
         assert_eq!(footer_shape(&[0x1f]), Err(Stop::Malformed));
+    }
+
+    #[test]
+    fn a_list_of_booleans_stops_where_decoders_would_take_no_bytes_for_it() {
+        // In field 1: a list of two booleans, and one of two billion of them.
+        let (two, billions) =
+            ([0x19, 0x21, 0x01, 0x02, 0x00], [0x19, 0xf1, 0xff, 0xff, 0xff, 0xff, 0x07, 0x00]);
+        assert!(is_whole(&two, Some(1)) && !is_whole(&two, None) && !is_whole(&two, Some(2)));
+        assert!(!is_whole(&billions, Some(1)) && !is_whole(&billions, None));
+        assert_eq!(page_head(&billions, &mut PageHead::default()), Err(Stop::Malformed));
+        assert!(is_whole(&[0x15, 0x02, 0x00], None) && !is_whole(&[0x15, 0x02], None));
     }
 
     #[test]

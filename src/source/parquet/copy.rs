@@ -6,7 +6,8 @@
 
 use super::RowGroup;
 use super::compact::{DATA_PAGE, DATA_PAGE_V2, DICTIONARY_PAGE, INDEX_PAGE, PageHead, Stop, page_head};
-use super::guard::{broken, shielded};
+use super::guard::{MAX_HEADER, broken};
+use super::index::bloom;
 use crate::error::Result;
 use bytes::Bytes;
 use flate2::Crc;
@@ -14,19 +15,13 @@ use parquet::bloom_filter::Sbbf;
 use parquet::file::metadata::{ColumnChunkMetaData, OffsetIndexBuilder};
 use parquet::file::page_index::column_index::ColumnIndexMetaData;
 use parquet::file::page_index::offset_index::OffsetIndexMetaData;
-use parquet::file::reader::{ChunkReader, Length};
+use parquet::file::reader::ChunkReader;
 
 /// Bytes read at once: few enough to stay in the processor's cache until they are written.
 const PIECE: u64 = 512 << 10;
 
-/// The longest page header: page statistics hold whole values.
-const MAX_HEADER: usize = 16 << 20;
-
 /// The most pages of one column chunk: an empty page takes more memory than bytes in the file.
 const MAX_PAGES: usize = 1 << 20;
-
-/// The largest Bloom filter that is carried over (Parquet's own limit).
-const MAX_BLOOM: i32 = 128 << 20;
 
 /// One step of a copy.
 #[derive(Debug)]
@@ -148,24 +143,6 @@ impl<R: ChunkReader + Clone + Send + Sync + 'static> Iterator for RowGroupCopy<R
         }
         piece.transpose()
     }
-}
-
-/// The column's Bloom filter; a damaged one is none, because it only saves work.
-pub(super) fn bloom<R: ChunkReader + Clone + Send + Sync + 'static>(
-    group: &RowGroup<R>,
-    metadata: &ColumnChunkMetaData,
-) -> Option<Sbbf> {
-    let input = &group.file.0.input;
-    let start = u64::try_from(metadata.bloom_filter_offset()?).ok()?;
-    let length = metadata.bloom_filter_length().unwrap_or(0);
-    let end = start.checked_add(u64::try_from(length).ok()?)?;
-    if length > MAX_BLOOM || end > input.len() {
-        return None;
-    }
-    let url = group.file.url();
-    let read =
-        shielded(url, || Sbbf::read_from_column_chunk(metadata, input).map_err(|error| broken(url, error)));
-    read.ok().flatten().filter(|bloom| bloom.num_blocks() > 0)
 }
 
 /// Whether an offset index of the source tells the pages that are really there.

@@ -1,7 +1,7 @@
 //! What stands between a file that somebody else wrote and the decoder: panics become errors, and pages that would
 //! unpack to more than a bound, alone or together, are refused before they are unpacked.
 
-use super::compact::{DICTIONARY_PAGE, PageHead, page_head};
+use super::compact::{DICTIONARY_PAGE, PageHead, Stop, page_head};
 use crate::error::{Error, Result};
 use bytes::Bytes;
 use parquet::errors::{ParquetError, Result as ParquetResult};
@@ -23,8 +23,11 @@ pub(super) const MAX_HELD_BYTES: u64 = 512 << 20;
 /// The most values that one page may claim to hold: run-length encoding can claim billions in a few bytes.
 pub(super) const MAX_PAGE_VALUES: i64 = 64 << 20;
 
-/// How much of a page header is looked at. Sizes come first in it; page statistics may make the rest long.
+/// How much is read of a page header at first: page statistics may make it longer.
 const PEEK: usize = 256;
+
+/// The longest page header: page statistics hold whole values.
+pub(super) const MAX_HEADER: usize = 16 << 20;
 
 thread_local! {
     /// Whether this thread is at work on a file whose decoder may give up.
@@ -146,10 +149,7 @@ pub(super) struct GuardedRead<T> {
 impl<T: Read> Read for GuardedRead<T> {
     fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
         if self.peeked.is_none() {
-            let mut ahead = Vec::with_capacity(PEEK);
-            let read = self.inner.by_ref().take(PEEK as u64).read_to_end(&mut ahead);
-            read.inspect_err(|_| self.store_failed.store(true, Ordering::Relaxed))?;
-            let head = check_page(&ahead)?;
+            let (ahead, head) = self.header()?;
             if let Some(held) = &self.held {
                 let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
                 held.take(self.start, &head).map_err(std::io::Error::other)?;
@@ -165,6 +165,31 @@ impl<T: Read> Read for GuardedRead<T> {
             }
         }
         self.inner.read(buf).inspect_err(|_| self.store_failed.store(true, Ordering::Relaxed))
+    }
+}
+
+impl<T: Read> GuardedRead<T> {
+    /// Reads on until the page header is whole, and a bit further. A decoder would believe any header: one that ends too
+    /// early, or claims lists without end, is not given to it.
+    fn header(&mut self) -> std::io::Result<(Vec<u8>, PageHead)> {
+        let mut ahead = Vec::with_capacity(PEEK);
+        let mut most = PEEK;
+        loop {
+            let missing = most - ahead.len();
+            let read = self.inner.by_ref().take(missing as u64).read_to_end(&mut ahead);
+            let read = read.inspect_err(|_| self.store_failed.store(true, Ordering::Relaxed))?;
+            let mut head = PageHead::default();
+            let parsed = page_head(&ahead, &mut head);
+            check_sizes(&head)?;
+            match parsed {
+                Ok(_) => return Ok((ahead, head)),
+                Err(Stop::Short) if read == missing && most < MAX_HEADER => most *= 4,
+                Err(_) => {
+                    let place = self.start;
+                    return Err(std::io::Error::other(format!("no page header at byte {place}")));
+                }
+            }
+        }
     }
 }
 
@@ -231,10 +256,7 @@ impl Held {
     }
 }
 
-fn check_page(bytes: &[u8]) -> std::io::Result<PageHead> {
-    let mut head = PageHead::default();
-    // A malformed header is the decoder's to refuse: here only sizes matter, as far as they can be read.
-    let _ = page_head(bytes, &mut head);
+fn check_sizes(head: &PageHead) -> std::io::Result<()> {
     if head.uncompressed > MAX_PAGE_BYTES {
         return Err(std::io::Error::other(format!(
             "a page unpacks to {} bytes, more than the {MAX_PAGE_BYTES} that are allowed",
@@ -247,7 +269,7 @@ fn check_page(bytes: &[u8]) -> std::io::Result<PageHead> {
             head.values
         )));
     }
-    Ok(head)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -263,12 +285,34 @@ mod tests {
 
     #[test]
     fn bytes_pass_through_unchanged() {
-        let bytes: Vec<u8> = (0..2000u32).map(|n| (n % 7) as u8).collect();
+        let mut bytes: Vec<u8> = (0..2000u32).map(|n| (n % 7) as u8).collect();
+        // A header of one number.
+        bytes.splice(3..6, [0x15, 0x00, 0x00]);
         let guarded = Guarded::new(Bytes::from(bytes.clone()));
         let mut read = Vec::new();
         guarded.get_read(3).unwrap().read_to_end(&mut read).unwrap();
         assert_eq!(read, bytes[3..]);
         assert_eq!(guarded.get_bytes(5, 9).unwrap(), bytes[5..14]);
+    }
+
+    #[test]
+    fn a_header_is_given_on_if_it_is_whole_however_long_it_is() {
+        let read = |bytes: &[u8]| {
+            let mut all = Vec::new();
+            Guarded::new(Bytes::copy_from_slice(bytes))
+                .get_read(0)
+                .unwrap()
+                .read_to_end(&mut all)
+                .map(|_| all)
+        };
+        // kind 0, 4 bytes, then a field that nobody knows: 5,000 bytes of text, and the end.
+        let mut long = vec![0x15, 0x00, 0x15, 0x08, 0x15, 0x08, 0xa8, 0x88, 0x27];
+        long.resize(long.len() + 5000, b'x');
+        assert!(read(&long).is_err());
+        long.push(0);
+        assert_eq!(read(&long).unwrap(), long);
+        // A list of two billion booleans.
+        assert!(read(&[0x15, 0x00, 0x99, 0xf1, 0xff, 0xff, 0xff, 0xff, 0x07, 0x00]).is_err());
     }
 
     #[test]

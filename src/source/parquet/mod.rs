@@ -9,6 +9,7 @@ mod copy;
 mod cut;
 mod footer;
 mod guard;
+mod index;
 mod int96;
 mod read;
 
@@ -28,8 +29,7 @@ use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::basic::{Compression, Type};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{
-    ColumnChunkMetaData, KeyValue, PageIndexPolicy, ParquetColumnIndex, ParquetMetaData,
-    ParquetMetaDataReader, ParquetOffsetIndex, RowGroupMetaData,
+    ColumnChunkMetaData, KeyValue, ParquetColumnIndex, ParquetMetaData, ParquetOffsetIndex, RowGroupMetaData,
 };
 use parquet::file::reader::ChunkReader;
 use parquet::schema::types::SchemaDescriptor;
@@ -60,6 +60,8 @@ struct Inner<R> {
     leaf_types: Vec<DataType>,
     /// How many values of each leaf column a row has at least, by the sizes of the fixed-size lists it lies in.
     leaf_repeats: Vec<u64>,
+    /// What each leaf column shares with the one before it.
+    shared_levels: Vec<cut::Levels>,
     /// Bytes that the pages which are decoded at a time may unpack to.
     page_budget: u64,
     /// Whether the Arrow schema in its metadata, if there is one, fits.
@@ -99,6 +101,7 @@ impl<R: ChunkReader + Clone + Send + Sync + 'static> ParquetFile<R> {
             ));
         }
         let schema = Arc::new(schema);
+        let shared_levels = cut::shared_levels(reader.parquet_schema());
         let url = url.to_owned();
         Ok(Self(Arc::new(Inner {
             input,
@@ -107,6 +110,7 @@ impl<R: ChunkReader + Clone + Send + Sync + 'static> ParquetFile<R> {
             schema,
             leaf_types,
             leaf_repeats,
+            shared_levels,
             page_budget,
             hint_holds,
             page_index: OnceLock::new(),
@@ -195,20 +199,6 @@ impl<R: ChunkReader + Clone + Send + Sync + 'static> ParquetFile<R> {
     fn leaves_under(&self, path: &[String]) -> impl Iterator<Item = usize> {
         let columns = self.parquet_schema().columns().iter().enumerate();
         columns.filter(|(_, column)| column.path().parts().starts_with(path)).map(|(at, _)| at)
-    }
-
-    /// The page index, fetched when first asked for. A missing or damaged one is none: it only saves work.
-    fn page_index(&self) -> Option<&(ParquetColumnIndex, ParquetOffsetIndex)> {
-        let fetch = || {
-            shielded(self.url(), || {
-                let mut reader = ParquetMetaDataReader::new_with_metadata(self.metadata().as_ref().clone())
-                    .with_page_index_policy(PageIndexPolicy::Optional);
-                let read = reader.read_page_indexes(&self.0.input).and_then(|()| reader.finish());
-                let mut builder = read.map_err(|error| broken(self.url(), error))?.into_builder();
-                Ok(builder.take_column_index().zip(builder.take_offset_index()))
-            })
-        };
-        self.0.page_index.get_or_init(|| fetch().ok().flatten()).as_ref()
     }
 }
 

@@ -4,7 +4,8 @@
 //! are, pages of which none stays are left out, and of the others the levels and the encoded values of the dropped rows
 //! are cut out: most of the work of decoding and encoding is never done. Dictionaries stay whole.
 //!
-//! Promises: what comes out decodes to exactly the kept rows. Statistics stay true: bounds are marked as no longer
+//! Promises: what comes out decodes to exactly the kept rows; of a nested column, if its leaves agree, which
+//! [`RowGroup::only_whole`] asks. Statistics stay true: bounds are marked as no longer
 //! exact, null counts are recounted or left out. A chunk that has anything unusual about it (a deprecated encoding or
 //! codec, pages that contradict the footer) is not cut at all: `None` says that it must be decoded, which also tells
 //! what is wrong with it. `docs/format.md` names what is handled.
@@ -12,6 +13,7 @@
 mod codec;
 mod delta;
 mod hybrid;
+mod lists;
 mod page;
 mod snappy;
 mod stats;
@@ -21,13 +23,16 @@ use super::RowGroup;
 use super::compact::{
     DATA_PAGE, DATA_PAGE_V2, DICTIONARY_PAGE, INDEX_PAGE, PageHead, page_head, write_page_head,
 };
-use super::copy::{CopiedColumn, Page, agrees, bloom, chunk_start};
+use super::copy::{CopiedColumn, Page, agrees, chunk_start};
 use super::guard::{MAX_PAGE_BYTES, MAX_PAGE_VALUES};
+use super::index::bloom;
 use crate::error::Result;
 use arrow::buffer::BooleanBuffer;
 use bytes::Bytes;
 use codec::Press;
 use flate2::Crc;
+pub(super) use lists::{Levels, shared_levels};
+use lists::{ListDigests, Lists};
 use page::{Opened, Scratch, Shape};
 use parquet::bloom_filter::Sbbf;
 use parquet::file::metadata::{ColumnChunkMetaData, OffsetIndexBuilder};
@@ -76,10 +81,19 @@ pub struct CutColumn {
     pub bytes: Vec<Bytes>,
     /// What belongs to it, with offsets from the beginning of `bytes`.
     pub column: CopiedColumn,
+    lists: ListDigests,
+}
+
+impl CutColumn {
+    /// One that was decoded and encoded, together with all leaves beside it.
+    pub fn encoded(bytes: Bytes, column: CopiedColumn) -> Self {
+        Self { bytes: vec![bytes], column, lists: ListDigests::default() }
+    }
 }
 
 impl<R: ChunkReader + Clone + Send + Sync + 'static> RowGroup<R> {
-    /// The column `leaf` with the rows of `keep` only, at least one. None if its pages cannot be cut.
+    /// The column `leaf` with the rows of `keep` only, at least one. None if its pages cannot be cut. Whether it fits
+    /// the leaves beside it is for [`only_whole`](Self::only_whole) to say.
     pub fn cut_column(&self, leaf: usize, keep: &BooleanBuffer) -> Result<Option<CutColumn>> {
         let Some(metadata) = self.metadata().columns().get(leaf).filter(|_| keep.len() == self.num_rows())
         else {
@@ -117,23 +131,27 @@ impl<R: ChunkReader + Clone + Send + Sync + 'static> RowGroup<R> {
         // Pages are as dense as their chunk, or nearly: good enough to choose a way by.
         let ranges = keep.set_slices().count();
         let all = usize::try_from(metadata.num_values()).unwrap_or(usize::MAX).max(1);
+        let mut lists = Lists::of(&self.file.0.shared_levels, leaf);
         let mut row = 0;
         for (at, page) in pages.iter().enumerate() {
             let share = usize::try_from(page.head.values).unwrap_or(0).saturating_mul(ranges).div_ceil(all);
-            let known_rows =
-                places.rows(at).or(page.head.rows).or((shape.max_rep == 0).then_some(page.head.values));
             let mut opened = None;
-            let rows = match known_rows {
-                Some(rows) => usize::try_from(rows).unwrap_or(0),
-                None => {
-                    let page = opened.insert(page.open(&shape, chunk, share, scratch)?);
-                    match page.rows() {
-                        (rows, false) => rows,
-                        // Its first values belong to the last row of the page before, whose fate is decided.
-                        (_, true) => return unfit("a row that spans pages"),
-                    }
+            let rows = if shape.max_rep == 0 {
+                usize::try_from(page.head.values).unwrap_or(0)
+            } else {
+                // Where rows begin is looked at, not believed.
+                let page = opened.insert(page.open(&shape, chunk, share, scratch)?);
+                page.tell(&mut lists);
+                match page.rows() {
+                    (rows, false) => rows,
+                    // Its first values belong to the last row of the page before, whose fate is decided.
+                    (_, true) => return unfit("a row that spans pages"),
                 }
             };
+            let stated = [places.rows(at), page.head.rows];
+            if stated.into_iter().flatten().any(|stated| stated != rows as i64) {
+                return unfit("a page of another number of rows than its header or index says");
+            }
             if row + rows > keep.len() {
                 return unfit("more rows than the footer says");
             }
@@ -141,7 +159,9 @@ impl<R: ChunkReader + Clone + Send + Sync + 'static> RowGroup<R> {
             row += rows;
             let kept = slice.count_set_bits();
             if kept == rows {
-                page.check(chunk)?;
+                if opened.is_none() {
+                    page.check(chunk)?;
+                }
                 cutter.keep(page, rows);
                 continue;
             }
@@ -153,9 +173,6 @@ impl<R: ChunkReader + Clone + Send + Sync + 'static> RowGroup<R> {
                 Some(opened) => opened,
                 None => page.open(&shape, chunk, share, scratch)?,
             };
-            if opened.rows() != (rows, false) {
-                return unfit("a page of another number of rows than its index says");
-            }
             let nulls = opened.nulls(&shape);
             match opened.cut(&shape, &slice, press)? {
                 Some(cut) => cutter.replace(cut, page.head.crc.is_some(), nulls)?,
@@ -166,7 +183,7 @@ impl<R: ChunkReader + Clone + Send + Sync + 'static> RowGroup<R> {
             return unfit("fewer rows than the footer says");
         }
         // Values that are gone make a Bloom filter no less true.
-        cutter.finish(metadata, &places, bloom(self, metadata))
+        cutter.finish(metadata, &places, bloom(self, metadata), lists.finish())
     }
 
     /// The source's page index, if it tells of exactly these pages.
@@ -356,6 +373,7 @@ impl<'a> Cutter<'a> {
         source: &ColumnChunkMetaData,
         places: &PageIndexes<'_>,
         bloom: Option<Sbbf>,
+        lists: ListDigests,
     ) -> Fit<CutColumn> {
         self.flush();
         if self.values == 0 {
@@ -382,6 +400,9 @@ impl<'a> Cutter<'a> {
             column_index,
             offset_index: Some(self.offsets.build()),
         };
-        Ok(CutColumn { bytes: self.out, column })
+        Ok(CutColumn { bytes: self.out, column, lists })
     }
 }
+
+#[cfg(test)]
+mod tests;

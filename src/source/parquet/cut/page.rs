@@ -1,6 +1,7 @@
 //! One data page without some of its rows.
 
 use super::codec::{self, Press};
+use super::lists::Lists;
 use super::values::{self, length_prefix, pick, with_length_prefix};
 use super::{Fit, Runs, hybrid, snappy, unfit};
 use crate::source::parquet::compact::{DATA_PAGE_V2, PageHead};
@@ -156,6 +157,14 @@ pub(super) fn open<'s>(
             None => def = Some(hybrid::decode(def_bytes, def_width, count)?),
         }
     }
+    let within = |levels: &Option<Vec<u32>>, max: i16| {
+        let max = u32::from(max.cast_unsigned());
+        levels.as_ref().is_none_or(|levels| levels.iter().all(|level| *level <= max))
+    };
+    let same_within = same_def <= u32::from(shape.max_def.cast_unsigned());
+    if !(within(&rep, shape.max_rep) && within(&def, shape.max_def) && same_within) {
+        return unfit("a level that its column does not have");
+    }
     Ok(Opened { rep, def, same_def, body, packed, values, count, head: *head, encoding })
 }
 
@@ -172,6 +181,15 @@ impl Opened<'_> {
             Some(rep) => {
                 (rep.iter().filter(|level| **level == 0).count(), rep.first().is_some_and(|level| *level > 0))
             }
+        }
+    }
+
+    /// Adds what it tells of the lists that its column shares with others.
+    pub(super) fn tell(&self, lists: &mut Lists) {
+        let Some(rep) = &self.rep else { return };
+        match &self.def {
+            Some(def) => lists.add(rep, def.iter().copied()),
+            None => lists.add(rep, std::iter::repeat(self.same_def)),
         }
     }
 
