@@ -2,6 +2,7 @@
 //! unpack to more than a bound, alone or together, are refused before they are unpacked.
 
 use super::compact::{DICTIONARY_PAGE, PageHead, Stop, page_head};
+use super::cut::{Shape, lengths};
 use crate::error::{Error, Result};
 use bytes::Bytes;
 use parquet::errors::{ParquetError, Result as ParquetResult};
@@ -11,7 +12,7 @@ use std::cell::Cell;
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The most bytes that one page may unpack to. Writers aim at one MiB; only a page with one huge value is larger.
 pub(super) const MAX_PAGE_BYTES: i64 = 256 << 20;
@@ -122,7 +123,13 @@ impl<R: ChunkReader> ChunkReader for Guarded<R> {
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
-        self.input.get_bytes(start, length).inspect_err(|error| self.note(error))
+        let bytes = self.input.get_bytes(start, length).inspect_err(|error| self.note(error))?;
+        let page = self.held.as_ref().and_then(|held| lock(held).delta_page(start));
+        if let Some((shape, head)) = page {
+            lengths::check(&shape, &head, &bytes)
+                .map_err(|reason| ParquetError::General(format!("the page at byte {start}: {reason}")))?;
+        }
+        Ok(bytes)
     }
 }
 
@@ -149,10 +156,9 @@ pub(super) struct GuardedRead<T> {
 impl<T: Read> Read for GuardedRead<T> {
     fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
         if self.peeked.is_none() {
-            let (ahead, head) = self.header()?;
+            let (ahead, head, length) = self.header()?;
             if let Some(held) = &self.held {
-                let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
-                held.take(self.start, &head).map_err(std::io::Error::other)?;
+                lock(held).take(self.start, &head, length).map_err(std::io::Error::other)?;
             }
             self.peeked = Some((ahead, 0));
         }
@@ -171,7 +177,7 @@ impl<T: Read> Read for GuardedRead<T> {
 impl<T: Read> GuardedRead<T> {
     /// Reads on until the page header is whole, and a bit further. A decoder would believe any header: one that ends too
     /// early, or claims lists without end, is not given to it.
-    fn header(&mut self) -> std::io::Result<(Vec<u8>, PageHead)> {
+    fn header(&mut self) -> std::io::Result<(Vec<u8>, PageHead, usize)> {
         let mut ahead = Vec::with_capacity(PEEK);
         let mut most = PEEK;
         loop {
@@ -182,7 +188,7 @@ impl<T: Read> GuardedRead<T> {
             let parsed = page_head(&ahead, &mut head);
             check_sizes(&head)?;
             match parsed {
-                Ok(_) => return Ok((ahead, head)),
+                Ok(length) => return Ok((ahead, head, length)),
                 Err(Stop::Short) if read == missing && most < MAX_HEADER => most *= 4,
                 Err(_) => {
                     let place = self.start;
@@ -191,6 +197,10 @@ impl<T: Read> GuardedRead<T> {
             }
         }
     }
+}
+
+fn lock(held: &Mutex<Held>) -> MutexGuard<'_, Held> {
+    held.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What the decoder holds of each column: its dictionary and the page it is at.
@@ -211,6 +221,9 @@ struct HeldColumn {
     /// Values that its footer says are still to come, and where the last page that was counted begins.
     values: i64,
     counted: Option<u64>,
+    shape: Shape,
+    /// Of a page whose values are delta-encoded texts, where its body begins, until that is read.
+    delta: Option<(u64, PageHead)>,
 }
 
 impl Held {
@@ -223,6 +236,8 @@ impl Held {
             page: 0,
             values: column.num_values(),
             counted: None,
+            shape: Shape::of(column.column_descr(), column.compression()),
+            delta: None,
         };
         // Chunks without values may lie anywhere, and are never read.
         let mut columns: Vec<_> = columns.filter(|column| column.num_values() > 0).map(column).collect();
@@ -230,8 +245,16 @@ impl Held {
         Self { columns, bytes: 0, most }
     }
 
-    /// Notes the page at `start`, which takes the place of the one before it in its column.
-    fn take(&mut self, start: u64, head: &PageHead) -> Result<(), String> {
+    /// The page whose body begins at `start`, if its values are delta-encoded texts.
+    fn delta_page(&mut self, start: u64) -> Option<(Shape, PageHead)> {
+        let column =
+            self.columns.iter_mut().find(|column| column.delta.is_some_and(|(body, _)| body == start))?;
+        column.delta.take().map(|(_, head)| (column.shape, head))
+    }
+
+    /// Notes the page at `start`, whose header has `length` bytes, and which takes the place of the one before it in its
+    /// column.
+    fn take(&mut self, start: u64, head: &PageHead, length: usize) -> Result<(), String> {
         let at = self.columns.partition_point(|column| column.start <= start);
         let Some(column) = at.checked_sub(1).and_then(|at| self.columns.get_mut(at)) else { return Ok(()) };
         let bytes = u64::try_from(head.uncompressed).unwrap_or(0);
@@ -244,6 +267,8 @@ impl Held {
                 self.most
             ));
         }
+        column.delta = (head.kind != DICTIONARY_PAGE && lengths::are_delta(head))
+            .then(|| (start.saturating_add(length as u64), *head));
         // A header may be looked at twice; its values count once.
         if head.kind != DICTIONARY_PAGE && column.counted.is_none_or(|counted| start > counted) {
             column.counted = Some(start);

@@ -13,6 +13,7 @@
 mod codec;
 mod delta;
 mod hybrid;
+pub(super) mod lengths;
 mod lists;
 mod page;
 mod snappy;
@@ -33,7 +34,8 @@ use codec::Press;
 use flate2::Crc;
 pub(super) use lists::{Levels, shared_levels};
 use lists::{ListDigests, Lists};
-use page::{Opened, Scratch, Shape};
+pub(super) use page::Shape;
+use page::{Opened, Scratch};
 use parquet::bloom_filter::Sbbf;
 use parquet::file::metadata::{ColumnChunkMetaData, OffsetIndexBuilder};
 use parquet::file::page_index::column_index::ColumnIndexMetaData;

@@ -11,7 +11,7 @@ use parquet::schema::types::ColumnDescriptor;
 
 /// What must be known of a column to cut its pages.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Shape {
+pub(in crate::source::parquet) struct Shape {
     pub(super) kind: Type,
     /// Bytes of a value of fixed length.
     pub(super) length: usize,
@@ -21,7 +21,7 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    pub(super) fn of(column: &ColumnDescriptor, codec: Compression) -> Self {
+    pub(in crate::source::parquet) fn of(column: &ColumnDescriptor, codec: Compression) -> Self {
         Self {
             kind: column.physical_type(),
             length: usize::try_from(column.type_length()).unwrap_or(0),
@@ -184,6 +184,16 @@ impl Opened<'_> {
         }
     }
 
+    /// The values as they are encoded, and how many there can be: none for nulls.
+    pub(super) fn stored_values(&self) -> (&[u8], usize) {
+        (self.body.get(self.values..).unwrap_or_default(), self.count)
+    }
+
+    /// How its values are encoded.
+    pub(super) fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+
     /// Adds what it tells of the lists that its column shares with others.
     pub(super) fn tell(&self, lists: &mut Lists) {
         let Some(rep) = &self.rep else { return };
@@ -333,7 +343,7 @@ fn extend(runs: &mut Runs, at: usize) {
 }
 
 /// The encoding that a page header numbers so.
-fn encoding_of(number: i64) -> Option<Encoding> {
+pub(super) fn encoding_of(number: i64) -> Option<Encoding> {
     Some(match number {
         0 => Encoding::PLAIN,
         2 => Encoding::PLAIN_DICTIONARY,
