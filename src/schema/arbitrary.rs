@@ -145,11 +145,11 @@ fn random_array(field: &Field, rows: usize, dice: &mut Dice) -> ArrayRef {
         }
         Int8 => primitive!(Int8Type, small(dice) as i8),
         Int16 => primitive!(Int16Type, small(dice) as i16),
-        Int32 => primitive!(Int32Type, small(dice) as i32),
+        Int32 => primitive!(Int32Type, dice.next() as i32 >> dice.below(32)),
         Int64 => primitive!(Int64Type, dice.next() as i64 >> dice.below(60)),
         UInt8 => primitive!(UInt8Type, small(dice) as u8),
         UInt16 => primitive!(UInt16Type, small(dice) as u16),
-        UInt32 => primitive!(UInt32Type, small(dice) as u32),
+        UInt32 => primitive!(UInt32Type, dice.next() as u32 >> dice.below(32)),
         UInt64 => primitive!(UInt64Type, dice.next() >> dice.below(60)),
         Float16 => primitive!(Float16Type, f16::from_f32(small(dice) as f32 / 2.0)),
         Float32 => primitive!(Float32Type, small(dice) as f32 / 3.0),

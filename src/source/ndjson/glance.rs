@@ -52,6 +52,7 @@ impl Glance<'_> {
     /// Which of the known members the name is that begins after its quote.
     fn name(&mut self, known: &Members, expected: usize) -> Option<usize> {
         if let Some(name) = known.names.get(expected)
+            && known.plain_names.get(expected) == Some(&true)
             && let Some(after) = after_name(self.rest, name)
             && let Some(after) = after.strip_prefix(b"\"")
         {
@@ -183,7 +184,7 @@ impl Glance<'_> {
     }
 }
 
-/// What follows `name`, if `bytes` begin with it. Names are mostly short: eight bytes at a time without a call.
+/// What follows `name`, if `bytes` begin with it as JSON spells it. Names are mostly short: eight bytes at a time without a call.
 pub(super) fn after_name<'a>(bytes: &'a [u8], name: &str) -> Option<&'a [u8]> {
     let (begin, after) = bytes.split_at_checked(name.len())?;
     let ((begin, end), (words, rest)) = (begin.as_chunks::<8>(), name.as_bytes().as_chunks::<8>());
@@ -222,6 +223,13 @@ mod tests {
         let mut inference = Inference::new();
         inference.observe(&block(text.as_bytes()));
         inference
+    }
+
+    #[test]
+    fn a_name_with_escapes_is_not_what_they_stand_for() {
+        let known = known(r#"{"a\\u0062":1,"c\"d":1}"#);
+        assert!(!known.holds(br#"{"a\u0062":1}"#));
+        assert!(!known.holds(br#"{"a\\u0062":1,"c"d":1}"#));
     }
 
     #[test]

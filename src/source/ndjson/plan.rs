@@ -10,6 +10,14 @@ use hashbrown::HashMap;
 pub(super) struct Plan {
     pub field: FieldRef,
     pub kind: Kind,
+    /// Whether the name may be compared with a line as it stands: see [`is_plain_name`].
+    pub plain_name: bool,
+}
+
+/// Whether a name has nothing that JSON spells with an escape. Others must not be compared with a line as it stands:
+/// `a\u0062` in a line is the name `ab`, not the name with a backslash.
+pub(super) fn is_plain_name(name: &str) -> bool {
+    !name.bytes().any(|byte| matches!(byte, ..0x20 | b'"' | b'\\'))
 }
 
 /// The JSON values that a column takes, and how they are stored.
@@ -88,7 +96,7 @@ impl Level {
 
 impl Plan {
     fn new(field: &FieldRef) -> Result<Self, Error> {
-        Ok(Self { field: field.clone(), kind: Kind::of(field)? })
+        Ok(Self { field: field.clone(), kind: Kind::of(field)?, plain_name: is_plain_name(field.name()) })
     }
 
     /// The column's type in the words of the schema file.

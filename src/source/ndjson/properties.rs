@@ -34,7 +34,8 @@ fn any_value() -> impl Strategy<Value = Value> {
 }
 
 fn object(value: impl Strategy<Value = Value>) -> impl Strategy<Value = Map<String, Value>> {
-    let name = prop::sample::select(vec!["a", "b", "c", "d.e", "\u{e9}\"\n", ""]);
+    let name =
+        prop::sample::select(vec!["a", "b", "c", "d.e", "\u{e9}\"\n", "a\\u0062", "a\"b", "a\tb", "ab", ""]);
     prop::collection::vec((name, value), 0..5)
         .prop_map(|members| members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
 }

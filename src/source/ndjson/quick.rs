@@ -10,6 +10,12 @@ use super::glance::after_name;
 use super::number;
 use super::plan::{Level, Width};
 
+/// The least float that is no signed 64-bit integer.
+const LEAST_WIDE: f64 = 9_223_372_036_854_775_808.0;
+
+/// Digits before the point that are certainly not too many for the strict reader.
+const MOST_DIGITS: usize = 1000;
+
 /// Reads `line` as row `row` of `columns`. On `None` the `touched` columns must be truncated, and the line read by `fit`.
 pub(super) fn read(
     columns: &mut [Column<'_>],
@@ -77,6 +83,7 @@ impl<'a> Quick<'a> {
     /// Which member the name is that begins after its quote.
     fn name(&mut self, level: &Level, expected: &mut usize) -> Option<usize> {
         if let Some(plan) = level.plans.get(*expected)
+            && plan.plain_name
             && let Some(after) = after_name(self.rest, plan.field.name())
             && let Some(after) = after.strip_prefix(b"\"")
         {
@@ -107,7 +114,13 @@ impl<'a> Quick<'a> {
                 values.push(u64::try_from(number::plain_i64(self.number()?)?).ok()?);
             }
             (b'-' | b'0'..=b'9', Data::Double(values, Width::Double)) => {
-                values.push(number::double(self.number()?)?);
+                let lexeme = self.number()?;
+                let value = number::double(lexeme)?;
+                // An integer beyond 64 bits is news for the column's type, however exact it is.
+                if value.abs() >= LEAST_WIDE && number::is_plain(lexeme) {
+                    return None;
+                }
+                values.push(value);
             }
             (b't', Data::Bool(values)) => {
                 self.word(b"true")?;
@@ -209,7 +222,8 @@ impl<'a> Quick<'a> {
             |from: usize| self.rest.iter().skip(from).take_while(|byte| byte.is_ascii_digit()).count();
         let start = usize::from(self.rest.first() == Some(&b'-'));
         let whole = digits(start);
-        if whole == 0 || whole > 1 && self.rest.get(start) == Some(&b'0') {
+        // The strict reader has a limit, and knows what to say of it.
+        if whole == 0 || whole > MOST_DIGITS || whole > 1 && self.rest.get(start) == Some(&b'0') {
             return None;
         }
         let mut end = start + whole;
@@ -297,6 +311,18 @@ mod tests {
     }
 
     #[test]
+    fn a_name_with_escapes_is_not_what_they_stand_for() {
+        let schema = schema_of_file(
+            r#"{"fields": [{"name": "a\\u0062", "type": "text"}, {"name": "c\"d", "type": "text"}]}"#,
+        );
+        let level = Level::new(schema.unwrap().fields()).unwrap();
+        for line in [r#"{"a\u0062":"z"}"#, r#"{"c"d":"z"}"#] {
+            let mut columns = columns(&level);
+            assert!(read(&mut columns, &level, 0, line.as_bytes(), &mut Vec::new()).is_none(), "{line}");
+        }
+    }
+
+    #[test]
     fn usual_rows_are_quick_and_unusual_ones_are_not() {
         for line in [
             r#"{}"#,
@@ -317,6 +343,8 @@ mod tests {
             r#"{"i":1.}"#,
             r#"{"f":1e}"#,
             r#"{"f":-}"#,
+            r#"{"f":100000000000000000000}"#,
+            r#"{"f":9223372036854775808}"#,
             r#"{"f":.5}"#,
             r#"{"new":null}"#,
             r#"{"j":1}"#,

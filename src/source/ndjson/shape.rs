@@ -1,6 +1,7 @@
 //! What is known about the values of one member: a lattice that only grows, so that the order and grouping in
 //! which rows are seen do not matter (but for the order of members, which is that of their appearance).
 
+use super::plan::is_plain_name;
 use super::{MAX_MEMBERS, json_field, number};
 use arrow::datatypes::{DataType, Field, FieldRef};
 use hashbrown::HashMap;
@@ -37,6 +38,8 @@ pub(super) struct Shape {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Members {
     pub names: Vec<String>,
+    /// Which of the names may be compared with a line as it stands.
+    pub plain_names: Vec<bool>,
     pub shapes: Vec<Shape>,
     by_name: HashMap<String, usize>,
 }
@@ -188,6 +191,7 @@ impl Members {
                     let place = self.names.len();
                     self.by_name.insert(name.to_owned(), place);
                     self.names.push(name.to_owned());
+                    self.plain_names.push(is_plain_name(name));
                     self.shapes.push(Shape::default());
                     place
                 }

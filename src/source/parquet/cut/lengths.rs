@@ -36,7 +36,7 @@ fn checked(shape: &Shape, head: &PageHead, stored: &[u8]) -> Fit<()> {
     }
     let (prefixes, rest) = delta::decode(values, most)?;
     let (suffixes, _) = delta::decode(rest, most)?;
-    let length = |length: &i64| u64::try_from(*length).ok();
+    let length = |length: &i64| u64::try_from(*length as i32).ok();
     let lengths: Option<Vec<u64>> = prefixes.iter().chain(&suffixes).map(length).collect();
     let total = lengths.map(|lengths| lengths.iter().fold(0, |sum: u64, length| sum.saturating_add(*length)));
     match total {

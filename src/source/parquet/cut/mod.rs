@@ -127,6 +127,7 @@ impl<R: ChunkReader + Clone + Send + Sync + 'static> RowGroup<R> {
     ) -> Fit<CutColumn> {
         let shape = Shape::of(metadata.column_descr(), metadata.compression());
         let (dictionary, pages) = walk(chunk)?;
+        dictionary.as_ref().map_or(Ok(()), |page| page.check(chunk))?;
         let places = self.places(leaf, metadata, &pages);
         let mut cutter = Cutter::new(chunk, dictionary);
         let nulls_matter = metadata.statistics().and_then(|known| known.null_count_opt()) != Some(0);
