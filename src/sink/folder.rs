@@ -17,7 +17,7 @@ pub(super) const MAX_VALUE: usize = 160;
 pub(super) fn folder(name: &str, value: Option<&str>) -> String {
     let value = match value {
         None | Some("") => NO_VALUE.to_owned(),
-        Some(value) => bounded(value),
+        Some(value) => with_its_end(bounded(value)),
     };
     format!("{}={value}", escaped(name))
 }
@@ -69,6 +69,16 @@ fn escaped(text: &str) -> String {
     escaped
 }
 
+/// Some stores and file systems leave a dot or a blank away at the end of a folder's name.
+fn with_its_end(mut value: String) -> String {
+    match value.pop() {
+        Some(last @ ('.' | ' ')) => value.push_str(&format!("%{:02X}", last as u32)),
+        Some(last) => value.push(last),
+        None => {}
+    }
+    value
+}
+
 /// What a folder says of the value of the rows in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FolderValue {
@@ -111,6 +121,14 @@ mod tests {
             }
             prop_assert_eq!(value_of("other", &folder), None);
         }
+    }
+
+    #[test]
+    fn no_folder_ends_in_what_stores_leave_away() {
+        assert_eq!(folder("city", Some("St.")), "city=St%2E");
+        assert_eq!(folder("city", Some("a. ")), "city=a.%20");
+        assert_eq!(value_of("city", "city=St%2E"), Some(FolderValue::Text("St.".to_owned())));
+        assert_eq!(folder("city", Some("a.b")), "city=a.b");
     }
 
     #[test]

@@ -330,7 +330,7 @@ mod tests {
                 "a=a%2Fb",
                 "a=50%25",
                 "a=x%3Dy%3Az",
-                "a=..",
+                "a=.%2E",
                 "a=tab%09",
                 "a=München",
                 "a=__HIVE_DEFAULT_PARTITION__"

@@ -109,9 +109,18 @@ async fn what_is_not_ours_is_reported_and_left_alone() {
     let world = World::new().await;
     let (place, store) = (&world.place, &world.place.store);
     littered(place).await;
-    let strangers =
-        ["_dedupe/session/notes.json", "_dedupe/zebra", "data/README.md", "data/x/part-0.parquet"];
-    for name in strangers {
+    // The last are of other tables, which somebody made beneath the data of this one.
+    let staged = "00000000000000000000-0123456789abcdef0123456789abcdef-0";
+    let strangers = [
+        "_dedupe/session/notes.json".to_owned(),
+        "_dedupe/zebra".to_owned(),
+        "data/README.md".to_owned(),
+        format!("data/data/{staged}.parquet"),
+        format!("data/events/_dedupe/tokens/{staged}.run"),
+        format!("data/events/data/day=1/{staged}.parquet"),
+        "data/x/part-0.parquet".to_owned(),
+    ];
+    for name in &strangers {
         store.put(name, "not ours".into()).await.unwrap();
     }
     store.put("README.md", "beside".into()).await.unwrap();
@@ -120,7 +129,7 @@ async fn what_is_not_ours_is_reported_and_left_alone() {
     let report = vacuumed(place, 0).await;
     assert!(!report.names.is_empty());
     assert_eq!(report.foreign, strangers);
-    for name in strangers.iter().chain(&["README.md", "_delta_log/0.json"]) {
+    for name in strangers.iter().map(String::as_str).chain(["README.md", "_delta_log/0.json"]) {
         assert!(store.head(name).await.unwrap().is_some(), "{name}");
     }
 }

@@ -181,7 +181,9 @@ impl Survey {
                 format!("it is absent, but version {later} exists: a manifest was lost. Nothing was deleted");
             return Err(Error::corrupt(absent, reason));
         }
-        let grace = chrono::Duration::from_std(options.grace).unwrap_or(chrono::Duration::MAX);
+        // Longer than that is for ever, and sums of times must not overflow.
+        let most = chrono::Duration::days(1_000_000);
+        let grace = chrono::Duration::from_std(options.grace).unwrap_or(most).min(most);
         Ok(Self { objects, leases, manifests, checkpoints: kept, newest, history, now, grace })
     }
 

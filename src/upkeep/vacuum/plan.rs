@@ -22,7 +22,8 @@ const HALF_WRITTEN: Duration = Duration::days(1);
 /// What a valid history says of every object that it ever named.
 #[derive(Debug, Default)]
 pub(super) struct History {
-    /// By name: the version that removed it, `None` if it is live.
+    /// By the last part of its name, which no other object of the table has: the version that removed it, `None` if it is
+    /// live. Folders may be listed by other names than they were written by: in other case, or without a dot at the end.
     removed: HashMap<String, Option<u64>>,
 }
 
@@ -45,16 +46,18 @@ impl History {
             Body::Create(_) | Body::Policy { .. } | Body::Fence { .. } => return,
         };
         for name in removed {
-            self.removed.insert(name.clone(), Some(entry.version));
+            self.removed.insert(last_part(name).to_owned(), Some(entry.version));
         }
         for name in added {
-            self.removed.insert(name.clone(), None);
+            self.removed.insert(last_part(name).to_owned(), None);
         }
     }
 
     /// Whether some version from `oldest` on holds the object: removed by version r, it is held up to version r - 1.
     fn holds_since(&self, name: &str, oldest: u64) -> bool {
-        self.removed.get(name).is_some_and(|removed| removed.is_none_or(|version| version > oldest))
+        self.removed
+            .get(last_part(name))
+            .is_some_and(|removed| removed.is_none_or(|version| version > oldest))
     }
 }
 
@@ -106,8 +109,11 @@ impl Sort {
         let within = |folder: &str| object.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
         let staged =
             |extension: &str| StagedName::parse(object).is_some_and(|name| name.extension == extension);
-        let last = object.rsplit('/').next().unwrap_or(object);
-        if last.starts_with(TEMPORARY_PREFIX) {
+        // Another table may lie beneath our folder of data, and has a folder of data of its own.
+        if within(name::DATA) && !is_partition_of(object) {
+            return None;
+        }
+        if last_part(object).starts_with(TEMPORARY_PREFIX) {
             return Some(Self::Leftover);
         }
         if within(name::DATA) {
@@ -127,6 +133,16 @@ impl Sort {
         }
         object.starts_with(name::PROBE).then_some(Self::Probe)
     }
+}
+
+fn last_part(object: &str) -> &str {
+    object.rsplit('/').next().unwrap_or(object)
+}
+
+/// Whether an object below the folder of data lies in it, or in folders `name=value`, as ours do.
+fn is_partition_of(object: &str) -> bool {
+    let folders = object.rsplit_once('/').map_or("", |(folders, _)| folders);
+    folders.split('/').skip(1).all(|folder| folder.contains('='))
 }
 
 /// The version that a checkpoint or part of one was written with.
@@ -224,7 +240,7 @@ impl Plan {
         let mut bounds = Bounds::default();
         for (_, object) in &self.garbage {
             let Some(staged) = StagedName::parse(&object.name) else { continue };
-            let removed = history.removed.get(&object.name).copied().flatten().unwrap_or(0);
+            let removed = history.removed.get(last_part(&object.name)).copied().flatten().unwrap_or(0);
             bounds = bounds.max(Bounds { floor: staged.stage.saturating_add(1), oldest: removed });
         }
         // A fence keeps readable whatever a session may read that it does not fence off.

@@ -366,3 +366,25 @@ fn checkpoints_go_but_for_those_that_are_to_stay_and_those_of_later_versions() {
     let gone = [name(32, "a"), name(64, "b"), part(32, "1")];
     assert_eq!(plan.names(), gone.iter().map(String::as_str).collect());
 }
+
+#[test]
+fn a_live_file_is_known_by_whatever_name_its_folder_is_listed() {
+    let file_in = |folder: &str, number| format!("data/{folder}/{:020}-{SESSION}-{number}.parquet", 0);
+    let mut history = History::default();
+    let files = vec![file(&file_in("country=de", 0)), file(&file_in("city=St.", 1))];
+    history.note(&entry(1, Body::Ingest(Box::new(Ingest { files, ..Ingest::default() }))));
+    let objects: Vec<Listed> = [file_in("country=DE", 0), file_in("city=St", 1), file_in("country=DE", 2)]
+        .iter()
+        .map(|name| listed(name, 1000))
+        .collect();
+    let scene = Scene {
+        objects: &objects,
+        leases: &[],
+        checkpoints: &BTreeSet::new(),
+        newest: 1,
+        now: now(),
+        grace: Duration::zero(),
+    };
+    let plan = scene.plan(&history, Bounds { floor: 5, oldest: 1 });
+    assert_eq!(plan.names(), BTreeSet::from([file_in("country=DE", 2).as_str()]));
+}
