@@ -5,6 +5,7 @@
 //! has some twenty to thirty runs. A compaction changes where tokens lie, not which there are: it is valid only if all its
 //! inputs are still live, ingest never waits for it, and losing the race costs nothing but the work.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -63,25 +64,29 @@ struct Choice {
 
 /// Merges runs if there are so many that look-ups suffer. Called after every commit.
 pub async fn compact_if_due(ledger: &mut Ledger, memory: u64) -> Result<CompactReport> {
-    compact_by(ledger, memory, due).await
+    compact_by(ledger, memory, |state, _| due(state)).await
 }
 
-/// Merges all runs, and all inline tokens, into one run.
+/// Merges all runs, and all inline tokens, into one run: those that are there now. What others commit meanwhile would only
+/// make it begin again, for ever where they commit faster than it merges.
 pub async fn compact(ledger: &mut Ledger, memory: u64) -> Result<CompactReport> {
-    compact_by(ledger, memory, everything).await
+    let there = everything(ledger.state());
+    compact_by(ledger, memory, |state, own| left_of(&there, state, own)).await
 }
 
 async fn compact_by(
     ledger: &mut Ledger,
     memory: u64,
-    choose: fn(&State) -> Option<Choice>,
+    choose: impl Fn(&State, &BTreeSet<String>) -> Option<Choice>,
 ) -> Result<CompactReport> {
     let mut report = CompactReport { runs_before: ledger.state().runs.len(), ..CompactReport::default() };
     let by = Proposer::new()?;
     let mut namer = Namer::new(&by.session, ledger.state().entries);
     let mut lost = 0;
     let mut held = Held::none();
-    while let Some(mut choice) = choose(ledger.state()) {
+    // The runs that it merged itself.
+    let mut own = BTreeSet::new();
+    while let Some(mut choice) = choose(ledger.state(), &own) {
         if report.version.is_none() && lost == 0 {
             held = Held::begin(
                 ledger.store(),
@@ -94,7 +99,10 @@ async fn compact_by(
         choice.runs.truncate(most);
         namer.advance(ledger.state().entries);
         let committed = match merge(ledger, &mut namer, &choice, &held).await {
-            Ok(merged) => commit(ledger, &by, &choice, merged).await?,
+            Ok(merged) => {
+                own.insert(merged.name.clone());
+                commit(ledger, &by, &choice, merged).await?
+            }
             Err(error) => {
                 // What is no longer live may have been vacuumed away while it was read.
                 if ledger.refresh().await.is_err() || choice.is_live(ledger.state()) {
@@ -167,7 +175,7 @@ fn tier(tokens: u64) -> u32 {
 
 /// The lowest tier that is full, with all below it: they would only be merged again soon.
 fn due(state: &State) -> Option<Choice> {
-    let mut tiers = std::collections::BTreeMap::<u32, Vec<&Live<RunRef>>>::new();
+    let mut tiers = BTreeMap::<u32, Vec<&Live<RunRef>>>::new();
     for run in state.runs.values() {
         tiers.entry(tier(run.item.tokens.count)).or_default().push(run);
     }
@@ -184,10 +192,17 @@ fn due(state: &State) -> Option<Choice> {
     Some(Choice { runs, inline: state.inline.keys().copied().collect() })
 }
 
-fn everything(state: &State) -> Option<Choice> {
-    let done = state.runs.len() <= 1 && state.inline.is_empty();
-    let runs = state.runs.keys().cloned().collect();
-    (!done).then(|| Choice { runs, inline: state.inline.keys().copied().collect() })
+fn everything(state: &State) -> Choice {
+    Choice { runs: state.runs.keys().cloned().collect(), inline: state.inline.keys().copied().collect() }
+}
+
+/// What is still to be merged of what was `there` at the beginning, with what was merged of it since.
+fn left_of(there: &Choice, state: &State, own: &BTreeSet<String>) -> Option<Choice> {
+    let is_part = |run: &&String| there.runs.contains(run) || own.contains(*run);
+    let runs: Vec<String> = state.runs.keys().filter(is_part).cloned().collect();
+    let inline: Vec<u64> =
+        there.inline.iter().copied().filter(|version| state.inline.contains_key(version)).collect();
+    (runs.len() > 1 || !inline.is_empty()).then_some(Choice { runs, inline })
 }
 
 /// Writes one run with all tokens of the chosen ones, each with the version that accepted it.
@@ -249,7 +264,6 @@ enum Source {
 mod tests {
     use super::*;
     use crate::token::TokenSum;
-    use std::collections::BTreeSet;
 
     fn state(counts: &[u64]) -> State {
         let mut state = State::default();
@@ -270,6 +284,24 @@ mod tests {
         let choice = due(&state(&full)).unwrap();
         let wanted: BTreeSet<String> = (1..=FANOUT + 1).map(|run| format!("run-{run:04}")).collect();
         assert_eq!(choice.runs.into_iter().collect::<BTreeSet<_>>(), wanted);
+    }
+
+    #[test]
+    fn what_comes_while_everything_is_merged_is_left_for_another_time() {
+        let mut now = state(&[1000, 2000]);
+        now.inline.insert(7, InlineTokens(vec![Token(7)]));
+        let there = everything(&now);
+        assert_eq!(left_of(&there, &now, &BTreeSet::new()), Some(there.clone()));
+        // Both runs and the inline tokens became run-0003; run-0004 and version 9 came meanwhile.
+        let mut later = state(&[0, 0, 3001, 5]);
+        later.runs.retain(|name, _| name.as_str() > "run-0002");
+        later.inline.insert(9, InlineTokens(vec![Token(9)]));
+        let own = BTreeSet::from(["run-0003".to_owned()]);
+        assert_eq!(left_of(&there, &later, &own), None);
+        // One of three could not be merged at once.
+        let mut half = state(&[0, 2000, 1001, 5]);
+        half.runs.remove("run-0001");
+        assert_eq!(left_of(&there, &half, &own).unwrap().runs, ["run-0002", "run-0003"]);
     }
 
     #[test]
