@@ -249,12 +249,17 @@ impl Ledger {
 
     /// Applies all entries that were added since, up to version `end`, that one not included, and shows `each` of them
     /// with the state after it.
-    pub(crate) async fn advance(
-        &mut self,
-        end: u64,
-        mut each: impl FnMut(&State, Entry, Applied),
-    ) -> Result<()> {
+    pub(crate) async fn advance(&mut self, end: u64, each: impl FnMut(&State, Entry, Applied)) -> Result<()> {
         let known = self.state.entries;
+        let read = self.read_on(end, each).await;
+        // What is said or done because of them must not outlive them, and some may be known although others could not be read.
+        if self.state.entries > known {
+            self.store.settle(name::LEDGER).await?;
+        }
+        read
+    }
+
+    async fn read_on(&mut self, end: u64, mut each: impl FnMut(&State, Entry, Applied)) -> Result<()> {
         // Mostly there is nothing new, so the first step looks at one version only.
         let mut ahead = 1;
         'all: while self.state.entries < end {
@@ -281,10 +286,6 @@ impl Ledger {
                 each(&self.state, entry, applied);
             }
             ahead = (ahead * 4).min(FETCH_AHEAD as u64);
-        }
-        // What is said or done because of them must not outlive them.
-        if self.state.entries > known {
-            self.store.settle(name::LEDGER).await?;
         }
         Ok(())
     }
@@ -398,10 +399,11 @@ impl Ledger {
                     Err(e) => {
                         // It may be a page that a proxy put there, and our commit may stand behind it.
                         damaged = if damaged.0 == found { (found, damaged.1 + 1) } else { (found, 1) };
-                        if plainly_taken && damaged.1 == DAMAGED_READS {
-                            return Err(e);
-                        }
                         trouble = e.to_string();
+                        if plainly_taken && damaged.1 == DAMAGED_READS {
+                            // Whoever opens the table next is told of the damage, or finds the commit.
+                            return Err(Error::Unknown { version: entry.version, reason: trouble });
+                        }
                     }
                 },
                 // Nobody is there: the same version, the same bytes again.
