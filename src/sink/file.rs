@@ -8,6 +8,7 @@ use super::{FileLayout, copyable};
 use crate::error::{Error, Result};
 use crate::source::parquet::{CopiedColumn, CutColumn, Piece, RowGroup, RowGroupCopy};
 use bytes::Bytes;
+use parquet::basic::{SortOrder, Type};
 use parquet::bloom_filter::Sbbf;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{
@@ -16,6 +17,7 @@ use parquet::file::metadata::{
 use parquet::file::page_index::column_index::ColumnIndexMetaData;
 use parquet::file::page_index::offset_index::OffsetIndexMetaData;
 use parquet::file::reader::ChunkReader;
+use parquet::file::statistics::Statistics;
 use parquet::file::writer::{SerializedRowGroupWriter, TrackedWrite};
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -339,8 +341,12 @@ fn moved(column: CopiedColumn, end: usize, sorted: bool) -> Result<WrittenColumn
         .set_unencoded_byte_array_data_bytes(old.unencoded_byte_array_data_bytes())
         .set_repetition_level_histogram(old.repetition_level_histogram().cloned())
         .set_definition_level_histogram(old.definition_level_histogram().cloned());
-    // Bounds in the deprecated fields stay there, and readers know what they are worth.
-    if let Some(statistics) = old.statistics().filter(|known| sorted || known.is_min_max_deprecated()) {
+    // Bounds in the deprecated fields are worth nothing where bytes were compared as signed ones, or not as a whole. Readers
+    // that know which writers did so would no longer see who wrote them.
+    let plain_order = matches!(old.column_type(), Type::INT32 | Type::INT64 | Type::FLOAT | Type::DOUBLE)
+        && old.column_descr().sort_order() == SortOrder::SIGNED;
+    let believed = |known: &&Statistics| if known.is_min_max_deprecated() { plain_order } else { sorted };
+    if let Some(statistics) = old.statistics().filter(believed) {
         new = new.set_statistics(statistics.clone());
     }
     if let Some(statistics) = old.geo_statistics() {

@@ -78,7 +78,12 @@ impl FileLayout {
         let same = schema.fields().len() == contract.fields().len()
             && schema.fields().iter().zip(contract.fields()).all(|(theirs, ours)| same_column(theirs, ours));
         let parquet = file.metadata().file_metadata().schema_descr_ptr();
-        if !same || schema.fields().is_empty() || !writable(parquet.root_schema()) {
+        // What it says wrongly of itself is not passed on.
+        if !same
+            || !file.states_its_schema()
+            || schema.fields().is_empty()
+            || !writable(parquet.root_schema())
+        {
             return None;
         }
         Some(Self {
