@@ -95,12 +95,12 @@ impl<'a> Cursor<'a> {
         Ok((head & 0x0f, count))
     }
 
-    fn int(&mut self, wire: u8) -> Read<i64> {
-        match wire {
-            BYTE => Ok(i64::from(self.byte()? as i8)),
-            I16 | I32 | I64 => self.zigzag(),
-            _ => Err(Stop::Malformed),
+    /// A number that must be one of 32 bits.
+    fn int32(&mut self, wire: u8) -> Read<i64> {
+        if wire != I32 {
+            return Err(Stop::Malformed);
         }
+        i32::try_from(self.zigzag()?).map(i64::from).map_err(|_| Stop::Malformed)
     }
 
     fn skip(&mut self, wire: u8, in_list: bool, depth: u8) -> Read<()> {
@@ -182,6 +182,8 @@ pub(super) struct FooterShape {
 pub(super) fn footer_shape(bytes: &[u8]) -> Read<FooterShape> {
     let mut shape = FooterShape::default();
     Cursor::new(bytes).fields(|cursor, id, wire| match (id, wire) {
+        // A decoder takes known fields for what they should be, whatever their wire types say.
+        (1, I32) | (3, I64) | (6 | 9, BINARY) | (5 | 7, LIST) => cursor.skip(wire, false, MAX_DEPTH),
         (2, LIST) => {
             let (depth, columns) = schema_depth(cursor)?;
             // Whichever of two lists a decoder takes.
@@ -196,6 +198,7 @@ pub(super) fn footer_shape(bytes: &[u8]) -> Read<FooterShape> {
             shape.encrypted = true;
             cursor.skip(wire, false, MAX_DEPTH)
         }
+        (1..=9, _) => Err(Stop::Malformed),
         _ => cursor.skip(wire, false, MAX_DEPTH),
     })?;
     Ok(shape)
@@ -217,6 +220,7 @@ fn count_chunks(cursor: &mut Cursor<'_>) -> Read<u64> {
                 // Every element has at least one byte, so a count cannot make this loop longer than the input.
                 (0..count).try_for_each(|_| cursor.skip(element, true, MAX_DEPTH))
             }
+            (1, _) => Err(Stop::Malformed),
             _ => cursor.skip(wire, false, MAX_DEPTH),
         })?;
         chunks = chunks.max(before.saturating_add(1));
@@ -236,9 +240,12 @@ fn schema_depth(cursor: &mut Cursor<'_>) -> Read<(usize, u64)> {
         let mut children = 0;
         cursor.fields(|cursor, id, wire| match (id, wire) {
             (5, I32) => {
+                // More than there are would be made room for.
                 children = u64::try_from(cursor.zigzag()?).map_err(|_| Stop::Malformed)?;
-                Ok(())
+                if children < count { Ok(()) } else { Err(Stop::Malformed) }
             }
+            (1..=3 | 6..=9, I32) | (4, BINARY) | (10, STRUCT) => cursor.skip(wire, false, MAX_DEPTH),
+            (1..=10, _) => Err(Stop::Malformed),
             _ => cursor.skip(wire, false, MAX_DEPTH),
         })?;
         deepest = deepest.max(open.len());
@@ -291,54 +298,77 @@ pub(super) struct PageHead {
 }
 
 /// Reads a page header into `head`, as far as the bytes go, and gives its length.
+///
+/// A decoder takes the fields it knows for what they should be, whatever their wire types say, and the part of the header
+/// that its kind asks for: a header that could be read in two ways is malformed.
 pub(super) fn page_head(bytes: &[u8], head: &mut PageHead) -> Read<usize> {
     let mut cursor = Cursor::new(bytes);
+    let (mut sizes, mut parts) = (0, 0);
     cursor.fields(|cursor, id, wire| {
         match id {
-            1 => head.kind = cursor.int(wire)?,
-            2 => head.uncompressed = cursor.int(wire)?,
-            3 => head.compressed = cursor.int(wire)?,
-            4 => head.crc = Some(cursor.int(wire)? as u32),
-            5 if wire == STRUCT => cursor.fields(|cursor, id, wire| {
-                match id {
-                    1 => head.values = cursor.int(wire)?,
-                    2 => head.encoding = cursor.int(wire)?,
-                    3 => head.def_encoding = cursor.int(wire)?,
-                    4 => head.rep_encoding = cursor.int(wire)?,
-                    _ => cursor.skip(wire, false, MAX_DEPTH)?,
-                }
-                Ok(())
-            })?,
-            7 if wire == STRUCT => cursor.fields(|cursor, id, wire| {
-                match id {
-                    1 => head.values = cursor.int(wire)?,
-                    2 => head.encoding = cursor.int(wire)?,
-                    _ => cursor.skip(wire, false, MAX_DEPTH)?,
-                }
-                Ok(())
-            })?,
-            8 if wire == STRUCT => {
-                head.is_compressed = true;
+            1 => (head.kind, sizes) = (cursor.int32(wire)?, sizes | 1),
+            2 => (head.uncompressed, sizes) = (cursor.int32(wire)?, sizes | 2),
+            3 => (head.compressed, sizes) = (cursor.int32(wire)?, sizes | 4),
+            4 => head.crc = Some(cursor.int32(wire)? as u32),
+            5..=8 if wire != STRUCT => return Err(Stop::Malformed),
+            5 => {
+                parts |= 1 << DATA_PAGE;
                 cursor.fields(|cursor, id, wire| {
                     match id {
-                        1 => head.values = cursor.int(wire)?,
-                        2 => head.nulls = cursor.int(wire)?,
-                        3 => head.rows = Some(cursor.int(wire)?),
-                        4 => head.encoding = cursor.int(wire)?,
-                        5 => head.def_length = cursor.int(wire)?,
-                        6 => head.rep_length = cursor.int(wire)?,
-                        7 => head.is_compressed = wire == TRUE,
+                        1 => head.values = cursor.int32(wire)?,
+                        2 => head.encoding = cursor.int32(wire)?,
+                        3 => head.def_encoding = cursor.int32(wire)?,
+                        4 => head.rep_encoding = cursor.int32(wire)?,
                         _ => cursor.skip(wire, false, MAX_DEPTH)?,
                     }
                     Ok(())
                 })?;
             }
-            // A decoder takes these for structures, whatever their wire type says.
-            5..=8 if wire != STRUCT => return Err(Stop::Malformed),
+            7 => {
+                parts |= 1 << DICTIONARY_PAGE;
+                cursor.fields(|cursor, id, wire| {
+                    match id {
+                        1 => head.values = cursor.int32(wire)?,
+                        2 => head.encoding = cursor.int32(wire)?,
+                        _ => cursor.skip(wire, false, MAX_DEPTH)?,
+                    }
+                    Ok(())
+                })?;
+            }
+            8 => {
+                parts |= 1 << DATA_PAGE_V2;
+                head.is_compressed = true;
+                cursor.fields(|cursor, id, wire| {
+                    match id {
+                        1 => head.values = cursor.int32(wire)?,
+                        2 => head.nulls = cursor.int32(wire)?,
+                        3 => head.rows = Some(cursor.int32(wire)?),
+                        4 => head.encoding = cursor.int32(wire)?,
+                        5 => head.def_length = cursor.int32(wire)?,
+                        6 => head.rep_length = cursor.int32(wire)?,
+                        7 => {
+                            head.is_compressed = match wire {
+                                TRUE => true,
+                                FALSE => false,
+                                _ => return Err(Stop::Malformed),
+                            }
+                        }
+                        _ => cursor.skip(wire, false, MAX_DEPTH)?,
+                    }
+                    Ok(())
+                })?;
+            }
             _ => cursor.skip(wire, false, MAX_DEPTH)?,
         }
         Ok(())
     })?;
+    let right_part = match head.kind {
+        DATA_PAGE | DICTIONARY_PAGE | DATA_PAGE_V2 => parts == 1 << head.kind,
+        _ => true,
+    };
+    if sizes != 7 || !right_part {
+        return Err(Stop::Malformed);
+    }
     Ok(cursor.at)
 }
 
@@ -433,6 +463,37 @@ mod tests {
         assert!(!is_whole(&billions, Some(1)) && !is_whole(&billions, None));
         assert_eq!(page_head(&billions, &mut PageHead::default()), Err(Stop::Malformed));
         assert!(is_whole(&[0x15, 0x02, 0x00], None) && !is_whole(&[0x15, 0x02], None));
+    }
+
+    #[test]
+    fn a_header_that_can_be_read_in_two_ways_is_malformed() {
+        let good = [0x15, 0x00, 0x15, 0x08, 0x15, 0x08, 0x2c, 0x15, 0x0e, 0x00, 0x00];
+        assert!(page_head(&good, &mut PageHead::default()).is_ok());
+        let malformed = |bytes: &[u8]| page_head(bytes, &mut PageHead::default()) == Err(Stop::Malformed);
+        // Nothing; a size of 64 bits; one of more than 32; no part; the part of a dictionary; two parts.
+        assert!(malformed(&[0x00]));
+        assert!(malformed(&[0x15, 0x00, 0x16, 0x08, 0x15, 0x08, 0x2c, 0x15, 0x0e, 0x00, 0x00]));
+        assert!(malformed(&[
+            0x15, 0x00, 0x15, 0x81, 0x80, 0x80, 0x80, 0x10, 0x15, 0x08, 0x2c, 0x15, 0x0e, 0x00, 0x00
+        ]));
+        assert!(malformed(&[0x15, 0x00, 0x15, 0x08, 0x15, 0x08, 0x00]));
+        assert!(malformed(&[0x15, 0x00, 0x15, 0x08, 0x15, 0x08, 0x4c, 0x15, 0x0e, 0x00, 0x00]));
+        assert!(malformed(&[
+            0x15, 0x00, 0x15, 0x08, 0x15, 0x08, 0x2c, 0x15, 0x0e, 0x00, 0x3c, 0x15, 0x0e, 0x00, 0x00
+        ]));
+    }
+
+    #[test]
+    fn a_schema_in_disguise_is_malformed() {
+        // The schema as a set, more children than elements, and their number in 64 bits.
+        let mut set = footer(&[2, 0, 0]);
+        set[2] = 0x1a;
+        assert_eq!(footer_shape(&set), Err(Stop::Malformed));
+        assert_eq!(footer_shape(&footer(&[3, 0, 0])), Err(Stop::Malformed));
+        let mut wide = footer(&[2, 0, 0]);
+        let at = wide.windows(2).position(|pair| pair == [b'x', 0x15]).unwrap() + 1;
+        wide[at] = 0x16;
+        assert_eq!(footer_shape(&wide), Err(Stop::Malformed));
     }
 
     #[test]

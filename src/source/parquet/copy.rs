@@ -21,7 +21,7 @@ use parquet::file::reader::ChunkReader;
 const PIECE: u64 = 512 << 10;
 
 /// The most pages of one column chunk: an empty page takes more memory than bytes in the file.
-const MAX_PAGES: usize = 1 << 20;
+pub(super) const MAX_PAGES: usize = 1 << 20;
 
 /// One step of a copy.
 #[derive(Debug)]

@@ -282,6 +282,9 @@ impl Held {
 }
 
 fn check_sizes(head: &PageHead) -> std::io::Result<()> {
+    if head.uncompressed < 0 || head.compressed < 0 || head.values < 0 {
+        return Err(std::io::Error::other("a page has an impossible size"));
+    }
     if head.uncompressed > MAX_PAGE_BYTES {
         return Err(std::io::Error::other(format!(
             "a page unpacks to {} bytes, more than the {MAX_PAGE_BYTES} that are allowed",
@@ -301,6 +304,9 @@ fn check_sizes(head: &PageHead) -> std::io::Result<()> {
 mod tests {
     use super::*;
 
+    /// A data page: kind 0, 4 bytes, packed 4, of one value.
+    const HEADER: [u8; 13] = [0x15, 0x00, 0x15, 0x08, 0x15, 0x08, 0x2c, 0x15, 0x02, 0x15, 0x00, 0x00, 0x00];
+
     #[test]
     fn a_panic_becomes_an_input_error_with_its_words() {
         let error = shielded::<()>("a.parquet", || panic!("attempt to {}", "divide")).unwrap_err();
@@ -311,8 +317,7 @@ mod tests {
     #[test]
     fn bytes_pass_through_unchanged() {
         let mut bytes: Vec<u8> = (0..2000u32).map(|n| (n % 7) as u8).collect();
-        // A header of one number.
-        bytes.splice(3..6, [0x15, 0x00, 0x00]);
+        bytes.splice(3..3 + HEADER.len(), HEADER);
         let guarded = Guarded::new(Bytes::from(bytes.clone()));
         let mut read = Vec::new();
         guarded.get_read(3).unwrap().read_to_end(&mut read).unwrap();
@@ -330,14 +335,17 @@ mod tests {
                 .read_to_end(&mut all)
                 .map(|_| all)
         };
-        // kind 0, 4 bytes, then a field that nobody knows: 5,000 bytes of text, and the end.
-        let mut long = vec![0x15, 0x00, 0x15, 0x08, 0x15, 0x08, 0xa8, 0x88, 0x27];
+        // After it, a field that nobody knows: 5,000 bytes of text, and the end.
+        let mut long = HEADER[..HEADER.len() - 1].to_vec();
+        long.extend([0xa8, 0x88, 0x27]);
         long.resize(long.len() + 5000, b'x');
         assert!(read(&long).is_err());
         long.push(0);
         assert_eq!(read(&long).unwrap(), long);
         // A list of two billion booleans.
-        assert!(read(&[0x15, 0x00, 0x99, 0xf1, 0xff, 0xff, 0xff, 0xff, 0x07, 0x00]).is_err());
+        let endless =
+            [&HEADER[..HEADER.len() - 1], &[0x99, 0xf1, 0xff, 0xff, 0xff, 0xff, 0x07, 0x00]].concat();
+        assert!(read(&endless).is_err());
     }
 
     #[test]

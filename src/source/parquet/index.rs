@@ -17,6 +17,9 @@ use std::ops::Range;
 /// The largest Bloom filter that is carried over (Parquet's own limit).
 const MAX_BLOOM: i32 = 128 << 20;
 
+/// The most bytes of a page index: several times as much in memory, and one of many pages has some 100 bytes for each.
+const MAX_INDEX: u64 = 64 << 20;
+
 /// More bytes than the header of a Bloom filter has.
 const BLOOM_HEADER: u64 = 64;
 
@@ -31,12 +34,14 @@ impl<R: ChunkReader + Clone + Send + Sync + 'static> ParquetFile<R> {
 
     fn read_page_index(&self) -> Option<(ParquetColumnIndex, ParquetOffsetIndex)> {
         let chunks = self.metadata().row_groups().iter().flat_map(RowGroupMetaData::columns);
-        let parts: Vec<_> = chunks.flat_map(parts_of).flatten().collect();
+        let mut parts: Vec<_> = chunks.flat_map(parts_of).flatten().collect();
         let start = parts.iter().map(|(place, _)| place.start).min()?;
         // The reader wants one byte beyond them: the footer comes after them.
         let end = parts.iter().map(|(place, _)| place.end).max()?.checked_add(1)?;
         let input = &self.0.input;
-        if end > input.len() {
+        parts.sort_unstable_by_key(|(place, _)| place.start);
+        let apart = parts.iter().zip(parts.iter().skip(1)).all(|((a, _), (b, _))| a.end <= b.start);
+        if end > input.len() || end - start > MAX_INDEX || !apart {
             return None;
         }
         let bytes = input.get_bytes(start, usize::try_from(end - start).ok()?).ok()?;

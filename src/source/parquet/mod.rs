@@ -11,6 +11,7 @@ mod footer;
 mod guard;
 mod index;
 mod int96;
+mod interval;
 mod read;
 
 pub use copy::{CopiedColumn, Piece, RowGroupCopy};

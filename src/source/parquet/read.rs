@@ -1,10 +1,11 @@
 //! Decoding a row group in batches whose size is bounded by bytes as well as by rows.
 
 use super::guard::{Guarded, broken, shielded};
-use super::{RowGroup, int96};
+use super::{RowGroup, int96, interval};
 use crate::error::{Error, Result};
 use arrow::array::RecordBatch;
 use arrow::buffer::BooleanBuffer;
+use arrow::datatypes::DataType;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection};
 use parquet::basic::Type;
@@ -68,8 +69,12 @@ impl<R: ChunkReader + Clone + Send + Sync + 'static> Batches<R> {
             for (leaf, read_as) in
                 leaves.iter().filter_map(|leaf| Some((*leaf, inner.leaf_types.get(*leaf)?)))
             {
-                if group.metadata().column(leaf).column_type() == Type::INT96 {
-                    int96::check(&inner.input, group.metadata(), leaf, read_as, &inner.url)?;
+                let (input, metadata) = (&inner.input, group.metadata());
+                if metadata.column(leaf).column_type() == Type::INT96 {
+                    int96::check(input, metadata, leaf, read_as, &inner.url)?;
+                }
+                if matches!(read_as, DataType::Interval(_)) {
+                    interval::check(input, metadata, leaf, read_as, &inner.url)?;
                 }
             }
             let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(

@@ -6,7 +6,7 @@ use arrow::datatypes::{Field, Int32Type};
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::ZstdLevel;
-use parquet::data_type::{Int96, Int96Type};
+use parquet::data_type::{ByteArray, FixedLenByteArrayType, Int96, Int96Type};
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
@@ -138,6 +138,33 @@ fn an_int96_beyond_nanoseconds_is_an_error_never_wrapped() {
     // 31 December 9999, which Spark users like to write
     let error = rows(int96(5_373_484)).unwrap_err();
     assert!(error.to_string().contains("`\"at\"`") || error.to_string().contains("`at`"), "{error}");
+}
+
+#[test]
+fn an_interval_is_decoded_whole_or_not_at_all() {
+    let group_of = |months: u32, days: u32| {
+        let schema = "message m { optional fixed_len_byte_array(12) i (INTERVAL); }";
+        let schema = Arc::new(parse_message_type(schema).unwrap());
+        let mut writer = SerializedFileWriter::new(Vec::new(), schema, Arc::default()).unwrap();
+        let mut group = writer.next_row_group().unwrap();
+        let mut column = group.next_column().unwrap().unwrap();
+        let value = [months.to_le_bytes(), days.to_le_bytes(), [0; 4]].concat();
+        column
+            .typed::<FixedLenByteArrayType>()
+            .write_batch(&[ByteArray::from(value).into()], Some(&[0, 1]), None)
+            .unwrap();
+        column.close().unwrap();
+        group.close().unwrap();
+        let file = ParquetFile::open(Bytes::from(writer.into_inner().unwrap()), "memory").unwrap();
+        file.row_group(0).unwrap()
+    };
+    let rows = |group: RowGroup<Bytes>| {
+        group.rows(None, 10).map(|batches| batches.map(|b| b.unwrap().num_rows()).sum::<usize>())
+    };
+    assert_eq!(rows(group_of(0, 3)).unwrap(), 2);
+    assert!(rows(group_of(1, 3)).unwrap_err().to_string().contains("intervals of months"));
+    // Copied, it keeps its months.
+    assert!(group_of(1, 3).copy().all(|piece| piece.is_ok()));
 }
 
 #[test]

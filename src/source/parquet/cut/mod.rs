@@ -24,7 +24,7 @@ use super::RowGroup;
 use super::compact::{
     DATA_PAGE, DATA_PAGE_V2, DICTIONARY_PAGE, INDEX_PAGE, PageHead, page_head, write_page_head,
 };
-use super::copy::{CopiedColumn, Page, agrees, chunk_start};
+use super::copy::{CopiedColumn, MAX_PAGES, Page, agrees, chunk_start};
 use super::guard::{MAX_PAGE_BYTES, MAX_PAGE_VALUES};
 use super::index::bloom;
 use crate::error::Result;
@@ -271,9 +271,9 @@ fn walk(chunk: &Bytes) -> Fit<(Option<SourcePage>, Vec<SourcePage>)> {
         let page = SourcePage { head, whole: at..end, body: start..end };
         match head.kind {
             DICTIONARY_PAGE if dictionary.is_none() && pages.is_empty() => dictionary = Some(page),
-            DATA_PAGE | DATA_PAGE_V2 => pages.push(page),
+            DATA_PAGE | DATA_PAGE_V2 if pages.len() < MAX_PAGES => pages.push(page),
             INDEX_PAGE => {}
-            _ => return unfit("a page of another kind"),
+            _ => return unfit("a page of another kind, or one too many"),
         }
         at = end;
     }

@@ -1,6 +1,7 @@
 //! The values of a page without some of them, in every encoding that Parquet has.
 
 use super::{Fit, Runs, delta, hybrid, unfit};
+use crate::source::parquet::guard::MAX_PAGE_BYTES;
 use parquet::basic::{Encoding, Type};
 
 /// Whether values of this encoding and type can be cut.
@@ -143,6 +144,11 @@ fn delta_bytes(bytes: &[u8], count: usize, kept: &Runs, out: &mut Vec<u8>) -> Fi
     let (prefixes, rest) = exactly(delta::decode(bytes, count)?, count)?;
     let (lengths, data) = exactly(delta::decode(rest, count)?, count)?;
     let ends = ends(&lengths, data)?;
+    // Each text is put together in full, and one of many may repeat a long one in no bytes at all.
+    let total = prefixes.iter().chain(&lengths).fold(0i64, |sum, length| sum.saturating_add(*length));
+    if total > MAX_PAGE_BYTES {
+        return unfit("texts that share their beginnings and are long");
+    }
     let (mut new_prefixes, mut new_lengths, mut new_data) = (Vec::new(), Vec::new(), Vec::new());
     // The value at hand, and the one that was kept last.
     let (mut value, mut last) = (Vec::new(), Vec::new());
