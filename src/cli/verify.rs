@@ -17,7 +17,7 @@ Examples:
   dedupe verify /lake/events --output json | jq -r '.problems[]'
 
 Checks the row accounting of every commit, the checksums of every run, and that the keys of all rows in the live data \
-files are exactly the accepted ones: no duplicate, none missing. Reads the whole index and the key columns of all data. \
+files are exactly the accepted ones: no duplicate, none missing. Reads the whole index and all data files. \
 Ends with 0 if everything holds, with 1 and a list of problems if not.";
 
 /// Checks a table against its own record.

@@ -105,7 +105,7 @@ impl Run<'_> {
         let spec = TokenSpec::new(key, contract, hash, TokenKey::random()?);
         TableIdentity::new(spec.map_err(|error| match (error, self.files) {
             (error, _) if self.reshape.is_some() => error,
-            (Error::Usage(reason), [only]) => Error::input(&only.url, reason),
+            (Error::Usage(reason), [only]) => Error::Usage(format!("{reason} (in {})", only.url)),
             (Error::Usage(reason), [first, ..]) => {
                 Error::Usage(format!("{reason} (in {} and {} more)", first.url, self.files.len() - 1))
             }
