@@ -4,6 +4,7 @@
 //! results to come. So reading, decoding and hashing overlap with everything behind them, a fixed number of chunks
 //! is in memory at a time, and no timing can change the order.
 
+use std::io::{Cursor, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::BooleanBufferBuilder;
@@ -21,6 +22,9 @@ use crate::source::parquet::{ParquetFile, RowGroup};
 use crate::store::compute;
 use crate::token::{BoundKey, TokenSpec, Tokens};
 use crate::workers::{Started, Workers, alongside};
+
+/// What a Parquet file begins with.
+const PARQUET: [u8; 4] = *b"PAR1";
 
 /// Rows of one Parquet chunk at most, where memory allows: what a larger row group is cut into.
 const PIECE_ROWS: usize = 1 << 20;
@@ -187,7 +191,7 @@ impl Feeder<'_> {
                 None => input.reader()?,
             };
             // Always the same blocks, because a new column's type may be decided by the block it appears in.
-            Ok(Lines::new(reader, BLOCK_BYTES, max_line))
+            lines_of(input.url(), reader, max_line)
         })
         .await?;
         loop {
@@ -260,6 +264,24 @@ pub(super) fn piece_rows(memory: u64, workers: &Workers) -> usize {
 }
 
 /// A reader's error as one about the source, which it may have named already.
+/// The lines of a text, which a Parquet file is not, whatever it is called: all of it would be bad lines.
+pub(crate) fn lines_of(
+    url: &str,
+    mut reader: Box<dyn Read + Send>,
+    max_line: usize,
+) -> Result<Lines<Box<dyn Read + Send>>> {
+    let mut start = Vec::with_capacity(PARQUET.len());
+    let begun = reader.by_ref().take(PARQUET.len() as u64).read_to_end(&mut start);
+    begun.map_err(|error| read_error(url, &error))?;
+    if start == PARQUET {
+        return Err(Error::input(
+            url,
+            "it is a Parquet file, but was to be read as text; end its name in .parquet, or say --format parquet",
+        ));
+    }
+    Ok(Lines::new(Box::new(Cursor::new(start).chain(reader)), BLOCK_BYTES, max_line))
+}
+
 pub(crate) fn read_error(url: &str, error: &std::io::Error) -> Error {
     let text = error.to_string();
     let reason = text.strip_prefix(url).map_or(text.as_str(), |rest| rest.trim_start_matches([':', ' ']));

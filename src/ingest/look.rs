@@ -6,12 +6,12 @@ use std::pin::pin;
 
 use futures::stream::{self, Stream, StreamExt, TryStreamExt};
 
-use super::feed::read_error;
+use super::feed::{lines_of, read_error};
 use super::plan::{Head, Planned};
 use crate::error::Result;
 use crate::options::IngestOptions;
 use crate::source::discover::{Format, SourceFile};
-use crate::source::ndjson::{BLOCK_BYTES, Inference, Lines};
+use crate::source::ndjson::{BLOCK_BYTES, Inference};
 use crate::store::compute;
 use crate::workers::Workers;
 
@@ -111,7 +111,7 @@ async fn infer_one(
             Some(head) => head.sample(),
             None => source.open()?.reader()?,
         };
-        Ok(Lines::new(reader, BLOCK_BYTES, max_line))
+        lines_of(&source.url, reader, max_line)
     })
     .await?;
     let mut whole = Inference::new();

@@ -11,7 +11,7 @@ use futures::stream::{self, StreamExt};
 use tracing::warn;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::feed::read_error;
+use super::feed::{lines_of, read_error};
 use super::look::{Look, beginnings, infer};
 use super::reshape::Reshape;
 use crate::error::{Error, Result};
@@ -22,7 +22,7 @@ use crate::schema;
 use crate::sink::Partition;
 use crate::source::discover::{Format, SourceFile};
 use crate::source::input::Input;
-use crate::source::ndjson::{BLOCK_BYTES, Decoder, Inference, Lines, json_field};
+use crate::source::ndjson::{Decoder, Inference, json_field};
 use crate::source::parquet::ParquetFile;
 use crate::store::compute;
 use crate::token::resolve;
@@ -310,7 +310,7 @@ async fn no_schema(planned: &[Planned], options: &IngestOptions) -> Result<Error
             None => file.open()?.reader()?,
         };
         let block =
-            Lines::new(reader, BLOCK_BYTES, max_line).next_block().map_err(|e| read_error(&file.url, &e))?;
+            lines_of(&file.url, reader, max_line)?.next_block().map_err(|e| read_error(&file.url, &e))?;
         let Some(block) = block else { return Ok(None) };
         let decoded = Decoder::new(Arc::new(Schema::empty()))?.decode(&block)?;
         Ok(decoded.bad.into_iter().next())

@@ -13,7 +13,7 @@ use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
 
-use super::feed::{block_lines, read_error};
+use super::feed::{block_lines, lines_of, read_error};
 use super::plan::{Head, Planned};
 use crate::error::{Error, Result};
 use crate::options::IngestOptions;
@@ -21,7 +21,7 @@ use crate::report::Progress;
 use crate::schema;
 use crate::source::discover::{Compression, Format, SourceFile};
 use crate::source::input::Input;
-use crate::source::ndjson::{BLOCK_BYTES, BadLine, Decoded, Decoder, Lines};
+use crate::source::ndjson::{BadLine, Decoded, Decoder};
 use crate::source::parquet::{ParquetFile, RowGroup};
 use crate::store::compute;
 use crate::workers::{Started, Workers};
@@ -261,7 +261,7 @@ impl Feed {
                 Some(head) => head.whole()?,
                 None => input.reader()?,
             };
-            Ok(Lines::new(reader, BLOCK_BYTES, max_line))
+            lines_of(input.url(), reader, max_line)
         })
         .await?;
         // By all columns, so that what is a bad line does not depend on what is wanted of it.

@@ -9,7 +9,6 @@ use std::{
 
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
-const PARQUET: [u8; 4] = *b"PAR1";
 /// The largest window of a zstd frame, as a power of two: 128 MiB, what zstd itself takes without being told more. A
 /// decoder holds the whole window.
 const MAX_WINDOW_LOG: u32 = 27;
@@ -29,10 +28,6 @@ pub(super) fn unpack(
     let mut start = Vec::with_capacity(ZSTD.len());
     raw.by_ref().take(ZSTD.len() as u64).read_to_end(&mut start)?;
     let empty = start.is_empty();
-    if compression == Compression::None && start == PARQUET {
-        let reason = "it is a Parquet file, but was to be read as text; end its name in .parquet, or say --format parquet";
-        return Err(io::Error::other(reason));
-    }
     let compression = match compression {
         Compression::None if start.starts_with(&GZIP) => Compression::Gzip,
         Compression::None if start.starts_with(&ZSTD) => Compression::Zstd,
@@ -130,14 +125,6 @@ mod tests {
 
     fn long() -> String {
         (0..200_000).map(|i| format!("{i}\n")).collect()
-    }
-
-    #[test]
-    fn parquet_is_not_taken_for_text() {
-        assert!(
-            read(b"PAR1 and more", Compression::None).unwrap_err().to_string().contains("--format parquet")
-        );
-        assert_eq!(read(b"PAR", Compression::None).unwrap(), "PAR");
     }
 
     #[test]

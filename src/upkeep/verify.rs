@@ -224,14 +224,20 @@ async fn verify_data(ledger: &Ledger, options: &VerifyOptions, report: &mut Veri
         unknown: Counted::new("a row whose key is not in the index"),
         repeated: Counted::new("a row whose key another row has as well"),
     };
+    let mut unread = 0u64;
     for file in state.files()?.values() {
         if let Err(error) = seen.read(ledger, &file.item, &workers, report).await {
+            unread += u64::from(matches!(error, Error::Store { .. }));
             report.problems.push(error.to_string());
         }
     }
     seen.unknown.tell(report);
     seen.repeated.tell(report);
-    if seen.own.sum() != state.total {
+    if unread > 0 {
+        report.problems.push(format!(
+            "whether every accepted key has its row is not known, because {unread} data files could not be read"
+        ));
+    } else if seen.own.sum() != state.total {
         let mut missing = Counted::new("an accepted key without a row");
         for run in state.runs.values() {
             let Ok(open) = OpenRun::open(store, &run.item).await else { continue };

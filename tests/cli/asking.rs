@@ -155,6 +155,21 @@ fn verify_passes_on_a_sound_table_and_lists_what_is_wrong_with_another() {
     assert!(!damaged["problems"].as_array().unwrap().is_empty());
 }
 
+#[cfg(unix)]
+#[test]
+fn verify_does_not_call_keys_lost_whose_file_could_not_be_read() {
+    let scene = Scene::with_table();
+    let file = scene.answer(&["files", "t"])["files"][0]["path"].as_str().unwrap().to_owned();
+    std::fs::remove_file(&file).unwrap();
+    // A link to itself cannot be opened, by nobody.
+    std::os::unix::fs::symlink(&file, &file).unwrap();
+    let (code, report) = scene.json(&["verify", "t"]);
+    assert_eq!(code, 1, "{report}");
+    let problems = report["problems"].to_string();
+    assert!(problems.contains("could not be read"), "{problems}");
+    assert!(!problems.contains("an accepted key without a row"), "{problems}");
+}
+
 #[test]
 fn tokens_are_exported_as_parquet() {
     let scene = Scene::with_table();

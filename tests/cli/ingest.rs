@@ -92,6 +92,22 @@ fn standard_input_is_a_source() {
     assert_eq!((&report["accepted"], &report["duplicate"]), (&1.into(), &1.into()), "{report}");
 }
 
+#[test]
+fn parquet_that_is_taken_for_text_is_an_error_and_no_pile_of_bad_lines() {
+    let scene = Scene::with_table();
+    let orders = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/orders/part-2.parquet");
+    std::fs::copy(orders, scene.path("wrong.ndjson")).unwrap();
+    for args in [
+        &["ingest", "wrong.ndjson", "--into", "t"][..],
+        &["ingest", "wrong.ndjson", "--into", "new", "--key", "id"],
+    ] {
+        let (code, error) = scene.json(args);
+        let message = error["error"]["message"].as_str().unwrap_or_default();
+        assert!(code == 1 && message.contains("--format parquet"), "{code} {error}");
+    }
+    assert_eq!(scene.answer(&["status", "t"])["version"], 1);
+}
+
 /// Standard input cannot be read again, so a writer that loses the race for the creation goes on with what it has read.
 #[test]
 #[expect(clippy::disallowed_methods, reason = "the other writer must have looked for the table")]

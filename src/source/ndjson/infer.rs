@@ -305,6 +305,17 @@ fn widened_field(field: &FieldRef, shape: &Shape, path: &str, mixture: Mixture) 
     if shape.is_json() && mixture == Mixture::LeftAlone {
         return Ok(field.clone());
     }
+    // A map has as many keys as it likes.
+    let is_flat_map = |kind: &DataType| match kind {
+        DataType::Map(entries, _) => match entries.data_type() {
+            DataType::Struct(pair) => pair.iter().all(|field| !field.data_type().is_nested()),
+            _ => false,
+        },
+        _ => false,
+    };
+    if shape.is_json() && is_flat_map(field.data_type()) {
+        return Ok(field.clone());
+    }
     if shape.is_json() {
         return Err(Error::Refused(format!(
             "column {path}: its objects have too many different members, or rows that do not fit were taken in"
@@ -414,6 +425,22 @@ mod tests {
     fn bad_lines_tell_nothing() {
         let text = "{\"a\":1}\n{\"a\":\"x\",\"b\":1\n[1]\n{\"a\":{},\"c\":1,\"c\":1}\n{\"a\":\"\\ud800\"}";
         assert_eq!(inferred(text), printed("{\"name\":\"a\",\"type\":\"int64\"}"));
+    }
+
+    #[test]
+    fn a_map_of_more_keys_than_objects_may_have_members_stops_nothing() {
+        let contract = schema_of_file(r#"{"fields": [{"name": "m", "type": {"map": "text"}}]}"#).unwrap();
+        let mut lines: String =
+            (0..=MAX_MEMBERS).map(|key| format!("{{\"m\":{{\"k{key}\":\"v\"}}}}\n")).collect();
+        lines.push_str("{\"m\":{},\"new\":1}\n");
+        let block = block(lines.as_bytes());
+        let decoded = decode(&contract, &block);
+        assert!(decoded.unknown_fields && decoded.bad.is_empty());
+        let mut inference = Inference::new();
+        inference.observe_accepted(&block, &decoded);
+        let widened = inference.widen(&contract).unwrap();
+        let expected = r#"{"name": "m", "type": {"map": "text"}}, {"name": "new", "type": "int64"}"#;
+        assert_eq!(text_of_schema(&widened), printed(expected));
     }
 
     #[test]
