@@ -13,13 +13,6 @@ const MINIBLOCKS: usize = 4;
 /// The most miniblocks of a block, and values of a miniblock, that are believed.
 const MOST: u64 = 1 << 16;
 
-/// How many values there are, by the header.
-pub(super) fn count(bytes: &[u8]) -> Fit<u64> {
-    let (_block, rest) = varint(bytes)?;
-    let (_miniblocks, rest) = varint(rest)?;
-    Ok(varint(rest)?.0)
-}
-
 /// Decodes all values, at most `most`, and gives the bytes after them. Numbers are 32-bit ones sign-extended, or 64-bit.
 pub(super) fn decode(bytes: &[u8], most: usize) -> Fit<(Vec<i64>, &[u8])> {
     let (block, rest) = varint(bytes)?;

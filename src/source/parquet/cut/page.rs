@@ -6,7 +6,7 @@ use super::values::{self, length_prefix, pick, with_length_prefix};
 use super::{Fit, Runs, hybrid, snappy, unfit};
 use crate::source::parquet::compact::{DATA_PAGE_V2, PageHead};
 use arrow::buffer::BooleanBuffer;
-use parquet::basic::{Compression, Encoding, Type};
+use parquet::basic::{Compression, ConvertedType, Encoding, LogicalType, Type};
 use parquet::schema::types::ColumnDescriptor;
 
 /// What must be known of a column to cut its pages.
@@ -18,6 +18,8 @@ pub(in crate::source::parquet) struct Shape {
     pub(super) max_def: i16,
     pub(super) max_rep: i16,
     pub(super) codec: Compression,
+    /// Whether values are text.
+    pub(super) text: bool,
 }
 
 impl Shape {
@@ -28,6 +30,13 @@ impl Shape {
             max_def: column.max_def_level(),
             max_rep: column.max_rep_level(),
             codec,
+            text: matches!(
+                column.converted_type(),
+                ConvertedType::UTF8 | ConvertedType::JSON | ConvertedType::ENUM
+            ) || matches!(
+                column.logical_type_ref(),
+                Some(LogicalType::String | LogicalType::Json | LogicalType::Enum)
+            ),
         }
     }
 }
