@@ -399,11 +399,10 @@ impl Ledger {
                     Err(e) => {
                         // It may be a page that a proxy put there, and our commit may stand behind it.
                         damaged = if damaged.0 == found { (found, damaged.1 + 1) } else { (found, 1) };
-                        trouble = e.to_string();
                         if plainly_taken && damaged.1 == DAMAGED_READS {
-                            // Whoever opens the table next is told of the damage, or finds the commit.
-                            return Err(Error::Unknown { version: entry.version, reason: trouble });
+                            return Err(e);
                         }
+                        trouble = e.to_string();
                     }
                 },
                 // Nobody is there: the same version, the same bytes again.
