@@ -133,8 +133,8 @@ async fn an_ingest_or_a_fence_in_between_does_not_disturb_a_compaction() {
     commit(&place, 9000..9400).await;
     place.enter(Body::Fence { floor: 2, oldest: 0 }).await;
     let report = compact(&mut stale, 64 * MIB).await.unwrap();
-    // First those it saw, then the run that came meanwhile.
-    assert_eq!((report.runs_before, report.runs_after), (3, 1));
+    // Those it saw: the run that came meanwhile is left for another time.
+    assert_eq!((report.runs_before, report.runs_after), (3, 2));
     place.is_sound().await;
     // A floor above everything that it would have written: it does its work again.
     commit(&place, 10_000..10_400).await;
